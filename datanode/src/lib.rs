@@ -1,0 +1,1 @@
+//! datanode: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! kvserve: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! mount: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! namenode: see docs/ARCHITECTURE.md.

@@ -1,0 +1,17 @@
+//! Compiles the wire contracts with protox, so that no `protoc` is needed on the machine.
+
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["granary", "hadoop"] {
+        println!("cargo::rerun-if-changed={}", root.join(folder).display());
+    }
+    let granary = ["common", "namespace", "datanode", "catalogue", "kv", "admin"]
+        .map(|name| format!("granary/{name}.proto"));
+    let files = protox::compile(granary, [root])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    let hadoop = protox::compile(["hadoop/datatransfer.proto"], [root])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(hadoop)?;
+    Ok(())
+}

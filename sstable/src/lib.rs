@@ -1,0 +1,1 @@
+//! sstable: see docs/ARCHITECTURE.md.

@@ -1,1 +1,34 @@
-//! transfer: see docs/ARCHITECTURE.md.
+//! Block bytes on the wire: HDFS's DataTransferProtocol, shared by clients and DataNodes.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`checksum`] | CRC32C, CRC32 and NULL over chunks: compute and verify |
+//! | [`packet`] | the packet: header, framing, total decoder, building one from bytes |
+//! | [`ack`] | pipeline acks, and the pure state of packets in flight |
+//! | [`op`] | requests (`u16 28, u8 op, message`) and replies (`message`), both bounded |
+//! | [`meta`] | the layout of the checksum file beside a replica |
+//! | [`connection`] | dialling a DataNode, deadlines, a small pool of idle connections |
+//! | [`reader`] | a range of one block from one DataNode, verified |
+//! | [`writer`] | one block over one pipeline, with packets in flight |
+//! | [`short_circuit`] | open files handed over a Unix socket |
+//!
+//! Invariants: [`checksum`], [`packet`], [`ack`] and [`meta`] decide without IO and know no clock. Every decoder is
+//! total: any bytes give a value or an error, and nothing is allocated beyond a checked length. This crate knows
+//! neither files of the namespace nor folders of a DataNode.
+
+pub mod ack;
+pub mod checksum;
+pub mod connection;
+pub mod meta;
+pub mod op;
+pub mod packet;
+pub mod reader;
+pub mod short_circuit;
+pub mod writer;
+
+pub use ack::{HEARTBEAT_SEQNO, PipelineAck};
+pub use checksum::{Checksum, ChecksumKind, Mismatch};
+pub use connection::{Peer, Pool, Timeouts};
+
+pub use op::{OpCode, Request};
+pub use packet::{Packet, PacketBuilder, PacketHeader, PacketReader, SealedPacket};

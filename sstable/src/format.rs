@@ -67,7 +67,8 @@ impl Section {
     }
 }
 
-/// The last [`Footer::BYTES`] of a file: where everything is. Its CRC32 names the content of the whole table.
+/// The last [`Footer::BYTES`] of a file: where everything is. Its CRC32 names the content of the
+/// whole table. Of any version, the last 16 bytes are the version, the CRC32 and the magic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
     /// Length of the whole file, in bytes.
@@ -88,18 +89,17 @@ pub struct Footer {
 
 impl Footer {
     /// Length of an encoded footer, in bytes.
-    pub const BYTES: usize = VERSION_AT + 8 + 24 + 3 * Section::BYTES + 4 + 8;
+    pub const BYTES: usize = 3 * 8 + 3 * Section::BYTES + 4 + 4 + 8;
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::BYTES);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.file_bytes.to_le_bytes());
         out.extend_from_slice(&self.records.to_le_bytes());
         out.extend_from_slice(&self.blocks.to_le_bytes());
         self.index.encode(&mut out);
         self.hash.encode(&mut out);
         self.properties.encode(&mut out);
+        out.extend_from_slice(&VERSION.to_le_bytes());
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(MAGIC_END);
@@ -128,25 +128,29 @@ impl Footer {
             ));
         }
         let (fields, crc) = body.split_at(body.len() - 4);
+        let version = u32_at(fields, fields.len() - 4);
         let (expected, found) = (u32_at(crc, 0), crc32fast::hash(fields));
+        if version != VERSION {
+            // A newer footer may be longer, so that its CRC32 cannot be compared here.
+            let doubt = if expected == found { "" } else { ", or its footer is damaged" };
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the table's format version is {version}{doubt}; this program reads {VERSION}"
+                ),
+            ));
+        }
         if expected != found {
             return Err(Error::corrupt(format!(
                 "footer at offset {}: CRC32 {found:08x}, expected {expected:08x}",
                 file_bytes.saturating_sub(Self::BYTES as u64),
             )));
         }
-        let version = u32_at(fields, VERSION_AT);
-        if version != VERSION {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("the table's format version is {version}; this program reads {VERSION}"),
-            ));
-        }
-        let section = |i: usize| Section::decode(&fields[32 + i * Section::BYTES..]);
+        let section = |i: usize| Section::decode(&fields[24 + i * Section::BYTES..]);
         let footer = Self {
-            file_bytes: u64_at(fields, 8),
-            records: u64_at(fields, 16),
-            blocks: u64_at(fields, 24),
+            file_bytes: u64_at(fields, 0),
+            records: u64_at(fields, 8),
+            blocks: u64_at(fields, 16),
             index: section(0),
             hash: section(1),
             properties: section(2),
@@ -196,8 +200,6 @@ impl Footer {
         Ok(())
     }
 }
-
-const VERSION_AT: usize = 0;
 
 /// The u32 at `at`. The caller has checked the length.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -70,7 +70,7 @@ impl VerifyReport {
 pub fn verify_file(path: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
     let path = path.as_ref();
     match Table::open(path) {
-        Ok(table) => Ok(table.verify(progress)),
+        Ok(table) => table.verify(progress),
         Err(e) if e.kind == ErrorKind::Io => Err(e),
         Err(_) => {
             let data = map(path)?;
@@ -128,9 +128,10 @@ pub(crate) fn verify_table(table: &Table, mut progress: impl FnMut(u64, u64)) ->
     }
     if let Some(head) = table.hash_head() {
         let section = table.hash_section();
+        let before = check.found.damage.len();
         check.found.check_chunks(head, section, footer.hash.offset);
         let taken = head.taken(section);
-        if taken != footer.records {
+        if check.found.damage.len() == before && taken != footer.records {
             let e =
                 Error::corrupt(format!("{taken} slots are taken by {} records", footer.records));
             check.found.note("hash", footer.hash.offset, footer.hash.bytes, e);

@@ -1,0 +1,126 @@
+//! Questions to one open version: a key, many keys, a range over all tables, any key.
+//!
+//! Tables are partitioned by slot, so a key is in at most one of them, and a range walks all of them side by side.
+
+use std::ops::Bound;
+
+use proto::{Code, Error, Result};
+use sstable::{Iter, Value};
+
+use crate::tables::OpenVersion;
+
+/// Keys and values, borrowed from the version.
+pub type Record<'v> = (Value<'v>, Value<'v>);
+
+/// Turns an error of a table into one that crosses the wire.
+pub fn table_error(error: sstable::Error) -> Error {
+    use sstable::ErrorKind as K;
+    let code = match error.kind {
+        K::Corrupt | K::NotATable => Code::Corrupt,
+        K::Unsupported => Code::Incompatible,
+        K::Unsorted | K::Duplicate | K::TooLarge | K::Invalid => Code::InvalidArgument,
+        K::Io => return error.io().map_or_else(
+            || Error::new(Code::Io, error.message.clone()),
+            |io| Error::new(Error::io("", io).code, error.message.clone()),
+        ),
+    };
+    Error::new(code, error.message)
+}
+
+/// Which records a scan wants.
+#[derive(Clone, Debug)]
+pub enum Span<'k> {
+    /// Keys that begin with this.
+    Prefix(&'k [u8]),
+    /// Keys in a range.
+    Range(Bound<&'k [u8]>, Bound<&'k [u8]>),
+}
+
+impl OpenVersion {
+    /// The value of `key`.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value<'_>>> {
+        match self.table_of(key) {
+            Some(index) => self.tables()[index].get(key).map_err(table_error),
+            None => Ok(None),
+        }
+    }
+
+    /// The values of `keys`, in their order. Keys of one table are looked up together.
+    pub fn multi_get<'v>(&'v self, keys: &[&[u8]]) -> Result<Vec<Option<Value<'v>>>> {
+        if let [table] = self.tables()
+            && keys.iter().all(|key| self.table_of(key) == Some(0))
+        {
+            return table.multi_get(keys).into_iter().map(|v| v.map_err(table_error)).collect();
+        }
+        let mut order: Vec<(usize, usize)> = keys
+            .iter()
+            .enumerate()
+            .filter_map(|(at, key)| Some((self.table_of(key)?, at)))
+            .collect();
+        order.sort_unstable();
+        let mut values = vec![None; keys.len()];
+        for group in order.chunk_by(|a, b| a.0 == b.0) {
+            let wanted: Vec<&[u8]> = group.iter().map(|&(_, at)| keys[at]).collect();
+            let found = self.tables()[group[0].0].multi_get(&wanted);
+            for (&(_, at), value) in group.iter().zip(found) {
+                values[at] = value.map_err(table_error)?;
+            }
+        }
+        Ok(values)
+    }
+
+    /// The records of `span` over all tables, in the order of their keys. Errors are [`table_error`]'s to translate.
+    pub fn scan(&self, span: Span<'_>) -> sstable::merge::Merge<Iter<'_>, Value<'_>, Value<'_>> {
+        let sources = self
+            .tables()
+            .iter()
+            .map(|table| match &span {
+                Span::Prefix(prefix) => table.prefix(prefix),
+                Span::Range(start, end) => table.range::<'_>((*start, *end)),
+            })
+            .collect();
+        sstable::merge::merge(sources)
+    }
+
+    /// Some key; `random` decides which. Not every key is equally likely.
+    pub fn any_key(&self, random: u64) -> Result<Option<Vec<u8>>> {
+        let records = self.records();
+        if records == 0 {
+            return Ok(None);
+        }
+        let mut rank = random % records;
+        let table = self.tables().iter().find(|table| {
+            let within = rank < table.records();
+            rank = rank.saturating_sub(table.records());
+            within
+        });
+        let table = table.expect("the rank is below the sum of all records");
+        let properties = table.properties();
+        let target = between(&properties.smallest, &properties.largest, random);
+        let mut from_target = table.range::<'_>((Bound::Included(&target[..]), Bound::Unbounded));
+        match from_target.next().or_else(|| table.iter().next()) {
+            Some(found) => found.map(|(key, _)| Some(key.to_vec())).map_err(table_error),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A byte string that lies between two others, as far as their common prefix and the eight bytes behind it tell.
+fn between(smallest: &[u8], largest: &[u8], random: u64) -> Vec<u8> {
+    let common = smallest.iter().zip(largest).take_while(|(a, b)| a == b).count();
+    let number = |key: &[u8]| {
+        let mut bytes = [0; 8];
+        let rest = &key[common..];
+        let taken = rest.len().min(8);
+        bytes[..taken].copy_from_slice(&rest[..taken]);
+        u64::from_be_bytes(bytes)
+    };
+    let (low, high) = (number(smallest), number(largest));
+    // A second mix of the same number: the first chose the table.
+    let random = random.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+    let span = u128::from(high.saturating_sub(low)) + 1;
+    let offset = (u128::from(random) * span) >> 64;
+    let target = low.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
+    [&smallest[..common], &target.to_be_bytes()].concat()
+}

@@ -1,1 +1,15 @@
-//! namenode: see docs/ARCHITECTURE.md.
+//! The NameNode: the namespace, where its blocks are, and the store catalogue.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`op`] | what may be asked of the namespace: requests, operations, replies, effects |
+//! | [`config`] | settings |
+//! | [`cluster`] | volatile: DataNodes, replicas, placement, safe mode, leases, recoveries (pure) |
+//! | [`serving`] | the controller of kvserve nodes and versions (pure) |
+//! | [`front`] | gRPC services, HTTP status, the reserved Hadoop RPC port |
+//! | [`server`] | the shell: folder, log, timers, listeners |
+
+pub mod cluster;
+mod coding;
+pub mod op;
+pub mod serving;

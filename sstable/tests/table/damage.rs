@@ -11,8 +11,9 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Records that fill a few small blocks, some of which compress.
 fn model() -> Model {
-    let value =
-        |i: u8| if i % 3 == 0 { vec![i; 40] } else { vec![i, i ^ 0xa5, i.wrapping_mul(37)] };
+    let value = |i: u8| {
+        if i.is_multiple_of(3) { vec![i; 40] } else { vec![i, i ^ 0xa5, i.wrapping_mul(37)] }
+    };
     (0..30).map(|i| (format!("key-{i:03}").into_bytes(), value(i))).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Tests of tables as their users see them: bytes on disk, damage, limits, and agreement with a sorted map.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod damage;
 mod golden;
 mod limits;

@@ -27,7 +27,7 @@ use crate::tablespec::{TableSpec, same_content, slot_cover_fault};
 mod tests;
 
 /// One version of one store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionId {
     /// The store's name.
     pub store: String,

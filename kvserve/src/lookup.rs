@@ -77,7 +77,7 @@ impl OpenVersion {
             .iter()
             .map(|table| match &span {
                 Span::Prefix(prefix) => table.prefix(prefix),
-                Span::Range(start, end) => table.range::<'_>((*start, *end)),
+                Span::Range(start, end) => table.range((*start, *end)),
             })
             .collect();
         sstable::merge::merge(sources)
@@ -98,7 +98,7 @@ impl OpenVersion {
         let table = table.expect("the rank is below the sum of all records");
         let properties = table.properties();
         let target = between(&properties.smallest, &properties.largest, random);
-        let mut from_target = table.range::<'_>((Bound::Included(&target[..]), Bound::Unbounded));
+        let mut from_target = table.range((Bound::Included(&target[..]), Bound::Unbounded));
         match from_target.next().or_else(|| table.iter().next()) {
             Some(found) => found.map(|(key, _)| Some(key.to_vec())).map_err(table_error),
             None => Ok(None),

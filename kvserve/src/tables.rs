@@ -136,6 +136,13 @@ impl StoreCell {
     pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
         self.view.load()
     }
+
+    /// The caller holds the lock of changes.
+    fn edit(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.view.load());
+        change(&mut view);
+        self.view.store(Arc::new(view));
+    }
 }
 
 /// All stores of this server.
@@ -199,9 +206,17 @@ impl Stores {
 
     /// Lets readers have a version.
     pub fn install(&self, store: &str, version: Arc<OpenVersion>) {
-        self.edit(store, |view| {
-            view.open.insert(version.number, version.clone());
-        });
+        let _change = self.change.lock().expect("no holder panics");
+        let number = version.number;
+        if let Some(cell) = self.cells.load().get(store) {
+            cell.edit(|view| drop(view.open.insert(number, version)));
+            return;
+        }
+        let view = View { current: None, open: BTreeMap::from([(number, version)]) };
+        let cell = StoreCell { name: store.to_owned(), view: ArcSwap::from_pointee(view) };
+        let mut cells = BTreeMap::clone(&self.cells.load());
+        cells.insert(store.to_owned(), Arc::new(cell));
+        self.publish(cells);
     }
 
     /// Answers from this version, which was installed, from now on.
@@ -217,7 +232,7 @@ impl Stores {
         self.edit(store, |view| view.current = None);
     }
 
-    /// Takes a version from readers; requests that hold it finish with it.
+    /// Takes a version from readers, if they have it; requests that hold it finish with it.
     pub fn remove(&self, store: &str, number: u64) {
         self.edit(store, |view| {
             assert!(
@@ -238,22 +253,8 @@ impl Stores {
 
     fn edit(&self, store: &str, change: impl FnOnce(&mut View)) {
         let _change = self.change.lock().expect("no holder panics");
-        let known = self.cells.load().get(store).cloned();
-        match known {
-            Some(cell) => {
-                let mut view = View::clone(&cell.view.load());
-                change(&mut view);
-                cell.view.store(Arc::new(view));
-            }
-            None => {
-                let mut view = View::default();
-                change(&mut view);
-                let view = ArcSwap::from_pointee(view);
-                let cell = Arc::new(StoreCell { name: store.to_owned(), view });
-                let mut cells = BTreeMap::clone(&self.cells.load());
-                cells.insert(store.to_owned(), cell);
-                self.publish(cells);
-            }
+        if let Some(cell) = self.cells.load().get(store) {
+            cell.edit(change);
         }
     }
 

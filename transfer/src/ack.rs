@@ -170,9 +170,9 @@ impl InFlight {
         Ok(())
     }
 
-    /// The packets that were not acknowledged, in order: to be sent again.
-    pub fn into_unacked(self) -> VecDeque<SealedPacket> {
-        self.packets
+    /// Takes out the packets that were not acknowledged, in order: to be sent again.
+    pub fn take_unacked(&mut self) -> VecDeque<SealedPacket> {
+        std::mem::take(&mut self.packets)
     }
 }
 

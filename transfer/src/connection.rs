@@ -116,7 +116,7 @@ pub async fn within<T>(
 ///
 /// Socket buffers are left to the kernel, which sizes them by what the path needs.
 pub async fn dial(peer: &Peer, timeouts: &Timeouts) -> Result<TcpStream> {
-    within(timeouts.connect_ms, format_args!("connect to {peer}"), async {
+    within(timeouts.connect_ms, format!("connect to {peer}"), async {
         let stream = TcpStream::connect((peer.host.as_str(), peer.port))
             .await
             .map_err(|error| Error::io("connect", &error))?;

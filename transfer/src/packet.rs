@@ -64,6 +64,11 @@ impl PacketHeader {
         message.encode(out).expect("the buffer grows");
     }
 
+    /// Bytes of prefix and header.
+    fn frame_head_bytes(&self) -> usize {
+        PREFIX_BYTES + if self.sync { 27 } else { 25 }
+    }
+
     /// Decodes the message after the prefix.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let message = PacketHeaderProto::decode(bytes)
@@ -311,6 +316,16 @@ impl SealedPacket {
             sync: false,
         };
         Self::with_sums(header, &[], Bytes::new())
+    }
+
+    /// Gives it another sequence number; checksums and data stay.
+    pub fn renumber(&mut self, seqno: i64) {
+        self.header.seqno = seqno;
+        let sum_bytes = self.head.len() - self.header.frame_head_bytes();
+        let mut head = BytesMut::with_capacity(self.head.len());
+        self.header.encode(sum_bytes, &mut head);
+        head.extend_from_slice(&self.head[self.head.len() - sum_bytes..]);
+        self.head = head.freeze();
     }
 
     /// Bytes on the wire.

@@ -82,7 +82,7 @@ fn an_error_names_the_first_node_that_failed_and_acknowledges_nothing() {
     let failure = window.acked(&bad).unwrap_err();
     assert_eq!(failure.node, Some(1));
     assert_eq!(window.acked_bytes(), 0);
-    assert_eq!(window.into_unacked().len(), 1);
+    assert_eq!(window.take_unacked().len(), 1);
 }
 
 #[test]
@@ -122,7 +122,7 @@ proptest! {
             prop_assert_eq!(window.acked_bytes(), safe as u64);
             prop_assert_eq!(window.is_empty(), sent == acked);
         }
-        let left: Vec<i64> = window.into_unacked().iter().map(|p| p.header.seqno).collect();
+        let left: Vec<i64> = window.take_unacked().iter().map(|p| p.header.seqno).collect();
         prop_assert_eq!(left, (acked as i64..sent as i64).collect::<Vec<_>>());
     }
 }

@@ -1,0 +1,176 @@
+//! The checksum of a whole file, as HDFS computes it: MD5 over the blocks' MD5s over their chunks' CRC32Cs.
+//!
+//! Each block's MD5 comes from one of its DataNodes (op 85), which has the chunk checksums at hand. HDFS takes the
+//! outer MD5 over its whole buffer, which is filled up with zeros to the next power of two, 32 at least; so do we,
+//! since the value exists to be compared with HDFS's.
+
+use std::fmt;
+
+use md5::{Digest, Md5};
+use proto::granary::{DatanodeAddress, LocatedBlock};
+use proto::hadoop::hdfs::{
+    BlockChecksumOptionsProto, OpBlockChecksumProto, OpBlockChecksumResponseProto,
+};
+use proto::{Code, Error, FsPath, Result};
+use tokio::io::AsyncWriteExt;
+use transfer::connection::within;
+use transfer::{Peer, Request, op};
+
+use crate::fs::{Fs, incomplete};
+
+/// Bytes of the smallest buffer that HDFS takes the outer MD5 over.
+const OUTER_BYTES_MIN: usize = 32;
+
+/// The checksum of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileChecksum {
+    /// Bytes under one CRC; 0 for an empty file.
+    pub bytes_per_crc: u32,
+    /// CRCs of a whole block; 0 if the file has one block.
+    pub crcs_per_block: u64,
+    /// The outer MD5.
+    pub md5: [u8; 16],
+}
+
+impl FileChecksum {
+    /// HDFS's name of the function.
+    pub fn algorithm(&self) -> String {
+        let crc = if self.bytes_per_crc == 0 { "CRC32" } else { "CRC32C" };
+        format!("MD5-of-{}MD5-of-{}{crc}", self.crcs_per_block, self.bytes_per_crc)
+    }
+
+    /// The MD5 in hexadecimal.
+    pub fn hex(&self) -> String {
+        self.md5.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The 28 bytes that HDFS prints and ships: bytes per CRC, CRCs per block (both big-endian), MD5.
+    pub fn to_bytes(&self) -> [u8; 28] {
+        let mut bytes = [0; 28];
+        bytes[..4].copy_from_slice(&self.bytes_per_crc.to_be_bytes());
+        bytes[4..12].copy_from_slice(&self.crcs_per_block.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.md5);
+        bytes
+    }
+}
+
+impl fmt::Display for FileChecksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm(), self.hex())
+    }
+}
+
+pub(crate) async fn of_file(fs: &Fs, path: &FsPath) -> Result<FileChecksum> {
+    let reader = fs.open(path).await?;
+    let blocks = reader.all_blocks().await?;
+    let mut digests = Vec::with_capacity(16 * blocks.len());
+    let (mut bytes_per_crc, mut crcs_per_block) = (0, 0);
+    for (index, located) in blocks.iter().enumerate() {
+        let sum = of_block(fs, path, located).await?;
+        digests.extend_from_slice(&sum.block_checksum);
+        if index == 0 {
+            bytes_per_crc = sum.bytes_per_crc;
+            crcs_per_block = if blocks.len() > 1 { sum.crc_per_block } else { 0 };
+        }
+        if sum.bytes_per_crc != bytes_per_crc {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!(
+                    "{path}: blocks of {bytes_per_crc} and {} bytes per CRC",
+                    sum.bytes_per_crc
+                ),
+            ));
+        }
+    }
+    Ok(FileChecksum { bytes_per_crc, crcs_per_block, md5: outer_md5(digests) })
+}
+
+fn outer_md5(mut digests: Vec<u8>) -> [u8; 16] {
+    let padded = digests.len().next_power_of_two().max(OUTER_BYTES_MIN);
+    digests.resize(padded, 0);
+    Md5::digest(&digests).into()
+}
+
+/// Asks one replica after the other.
+async fn of_block(
+    fs: &Fs,
+    path: &FsPath,
+    located: &LocatedBlock,
+) -> Result<OpBlockChecksumResponseProto> {
+    let mut said = Vec::new();
+    for location in &located.locations {
+        match ask(fs, location, located).await {
+            Ok(sum) => return Ok(sum),
+            Err(error) => said.push(error.to_string()),
+        }
+    }
+    let id = located.block.as_ref().map_or(0, |block| block.id);
+    Err(Error::new(
+        Code::BlockMissing,
+        format!("{path}: no replica of blk_{id} gave its checksum: [{}]", said.join("; ")),
+    ))
+}
+
+async fn ask(
+    fs: &Fs,
+    location: &DatanodeAddress,
+    located: &LocatedBlock,
+) -> Result<OpBlockChecksumResponseProto> {
+    let peer = Peer::from_address(location)?;
+    let block = located.block.as_ref().ok_or_else(|| incomplete("get block locations", "block"))?;
+    let request = Request::BlockChecksum(OpBlockChecksumProto {
+        header: op::base_header(&fs.server_defaults().pool_id, block),
+        block_checksum_options: Some(BlockChecksumOptionsProto {
+            block_checksum_type: Some(1),
+            stripe_length: None,
+        }),
+    });
+    let mut connection = transfer::connection::Connection::dial(&peer, fs.timeouts()).await?;
+    let what = format!("checksum of blk_{} from {peer}", block.id);
+    let reply = within(fs.timeouts().idle_ms, what, async {
+        let stream = &mut connection.stream;
+        stream.write_all(&request.encode()).await.map_err(|e| Error::io("send", &e))?;
+        let reply = op::read_response(stream).await?;
+        op::check(&reply)?;
+        Ok(reply)
+    })
+    .await?;
+    fs.pool().put(&peer, connection);
+    let sum = reply.checksum_response.ok_or_else(|| {
+        Error::new(Code::Incompatible, format!("{peer} answered without a checksum"))
+    })?;
+    if sum.block_checksum.len() != 16 {
+        return Err(Error::new(
+            Code::Incompatible,
+            format!("{peer} answered {} bytes, expected an MD5", sum.block_checksum.len()),
+        ));
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_has_the_checksum_that_hdfs_gives_it() {
+        let sum = FileChecksum { bytes_per_crc: 0, crcs_per_block: 0, md5: outer_md5(Vec::new()) };
+        // HDFS: "MD5-of-0MD5-of-0CRC32", MD5 of 32 zero bytes.
+        assert_eq!(sum.to_string(), "MD5-of-0MD5-of-0CRC32:70bc8f4b72a86921468bf8e8441dce51");
+        assert_eq!(sum.to_bytes()[..12], [0; 12]);
+    }
+
+    #[test]
+    fn digests_are_filled_up_to_the_next_power_of_two() {
+        let md5 = |bytes: &[u8]| -> [u8; 16] { Md5::digest(bytes).into() };
+        let filled = |count: usize, to: usize| {
+            let mut bytes = vec![7; count];
+            bytes.resize(to, 0);
+            md5(&bytes)
+        };
+        assert_eq!(outer_md5(vec![7; 16]), filled(16, 32));
+        assert_eq!(outer_md5(vec![7; 32]), filled(32, 32));
+        assert_eq!(outer_md5(vec![7; 48]), filled(48, 64));
+        assert_eq!(outer_md5(vec![7; 80]), filled(80, 128));
+    }
+}

@@ -1,0 +1,179 @@
+//! The NameNode as the client sees it: one gRPC channel, deadlines, and repetition.
+//!
+//! Every call carries the user and, so that a repetition is recognised, the client's id and a call number: both are
+//! the same on each attempt of one call. What holds: a call ends within the retry policy's total time plus one
+//! attempt; only errors that pass are repeated ([`crate::retry`]). A NameNode that is killed and started again is
+//! ridden out by the channel, which connects anew on the next attempt. It decides nothing about files.
+#![allow(clippy::disallowed_methods, reason = "a shell: deadlines need the clock")]
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use proto::granary::admin_client::AdminClient;
+use proto::granary::catalogue_client::CatalogueClient;
+use proto::granary::namespace_client::NamespaceClient;
+use proto::granary::{Caller, GetServerDefaultsRequest, ServerDefaults};
+use proto::{Code, Error, Result, limits};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use crate::config::Config;
+use crate::retry::{self, Policy};
+
+/// A stub with deadlines and repetition.
+#[derive(Debug)]
+pub(crate) struct NameNode {
+    channel: Channel,
+    address: String,
+    user: String,
+    client_id: uuid::Uuid,
+    next_call: AtomicU64,
+    policy: Policy,
+    call_timeout: Duration,
+}
+
+impl NameNode {
+    /// Connects, and asks for the server's defaults. The error names the address and how to set it.
+    pub(crate) async fn connect(config: &Config, user: String) -> Result<(Self, ServerDefaults)> {
+        let bad = |what: String| {
+            Error::new(
+                Code::InvalidArgument,
+                format!("setting `namenode` is {:?}, expected host:port: {what}", config.namenode),
+            )
+        };
+        if config.namenode.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            return Err(bad("there is no port".into()));
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", config.namenode))
+            .map_err(|error| bad(error.to_string()))?
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20);
+        let mut this = Self {
+            channel: endpoint.connect_lazy(),
+            address: config.namenode.clone(),
+            user,
+            client_id: uuid::Uuid::new_v4(),
+            next_call: AtomicU64::new(1),
+            policy: Policy {
+                total_ms: config.connect_total_ms,
+                pause_min_ms: config.retry_pause_min_ms,
+                pause_max_ms: config.retry_pause_max_ms,
+            },
+            call_timeout: Duration::from_millis(config.call_timeout_ms),
+        };
+        let defaults = this
+            .namespace("connect", GetServerDefaultsRequest {}, async |mut stub, request| {
+                stub.get_server_defaults(request).await
+            })
+            .await
+            .map_err(|error| match error.code {
+                Code::Unavailable | Code::Timeout => Error::new(
+                    error.code,
+                    format!(
+                        "no NameNode answers at {} ({}). Is the cluster running? \
+                         The address is the setting `namenode` (host:port)",
+                        config.namenode, error.message
+                    ),
+                ),
+                _ => error,
+            })?;
+        this.policy.total_ms = config.retry_total_ms;
+        Ok((this, defaults))
+    }
+
+    /// Who calls, with the number of a new call. Put it into a request once, before the first attempt.
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        Some(Caller {
+            user: self.user.clone(),
+            client_id: bytes::Bytes::copy_from_slice(self.client_id.as_bytes()),
+            call_id: self.next_call.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    /// Who calls.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// A call of the Namespace service, repeated as the policy says.
+    pub(crate) async fn namespace<Q: Clone, R, F>(
+        &self,
+        what: &str,
+        request: Q,
+        rpc: impl Fn(NamespaceClient<Channel>, Q) -> F,
+    ) -> Result<R>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let stub = NamespaceClient::new(self.channel.clone())
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+        self.repeat(what, || rpc(stub.clone(), request.clone())).await
+    }
+
+    /// A call of the Catalogue service, repeated as the policy says.
+    pub(crate) async fn catalogue<Q: Clone, R, F>(
+        &self,
+        what: &str,
+        request: Q,
+        rpc: impl Fn(CatalogueClient<Channel>, Q) -> F,
+    ) -> Result<R>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let stub = CatalogueClient::new(self.channel.clone())
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+        self.repeat(what, || rpc(stub.clone(), request.clone())).await
+    }
+
+    /// A call of the Admin service, repeated as the policy says.
+    pub(crate) async fn admin<Q: Clone, R, F>(
+        &self,
+        what: &str,
+        request: Q,
+        rpc: impl Fn(AdminClient<Channel>, Q) -> F,
+    ) -> Result<R>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let stub = AdminClient::new(self.channel.clone())
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+        self.repeat(what, || rpc(stub.clone(), request.clone())).await
+    }
+
+    async fn repeat<R, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<R>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let began = Instant::now();
+        let seed = u64::from(self.client_id.as_fields().0) ^ self.next_call.load(Ordering::Relaxed);
+        for number in 1.. {
+            let error = match tokio::time::timeout(self.call_timeout, attempt()).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => Error::from(status),
+                Err(_) => Error::new(
+                    Code::Timeout,
+                    format!("no answer within {} ms", self.call_timeout.as_millis()),
+                ),
+            };
+            if !retry::is_passing(&error) {
+                return Err(error);
+            }
+            let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let Some(pause_ms) = self.policy.pause_ms(number, elapsed_ms, seed) else {
+                return Err(error.context(format_args!(
+                    "NameNode {}: {what} was tried {number} times in {} s",
+                    self.address,
+                    elapsed_ms / 1000
+                )));
+            };
+            tracing::debug!(what, number, pause_ms, %error, "the NameNode is asked again");
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        unreachable!("the policy ends the loop")
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`state`] | the namespace as a deterministic state machine (pure) |
 //! | [`op`] | what may be asked of the namespace: requests, operations, replies, effects |
 //! | [`config`] | settings |
 //! | [`cluster`] | volatile: DataNodes, replicas, placement, safe mode, leases, recoveries (pure) |
@@ -12,4 +13,5 @@
 pub mod cluster;
 mod coding;
 pub mod op;
+pub mod state;
 pub mod serving;

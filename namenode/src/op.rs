@@ -14,8 +14,8 @@ use proto::granary::{FileStatus, TableInfo};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
 pub use codec::REQUEST_BYTES_MAX;
-pub(crate) use codec::{decode_block, decode_reply, encode_block, encode_reply};
-pub(crate) use codec::{decode_table, encode_table};
+pub(crate) use codec::{decode_reply, encode_reply};
+pub(crate) use codec::{decode_table, encode_op, encode_table};
 
 /// Groups of one caller, at most.
 pub const GROUPS_MAX: usize = 256;

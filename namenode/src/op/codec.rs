@@ -46,11 +46,8 @@ impl Request {
             return Err(malformed);
         }
         let caller = decode_caller(&mut r)?;
-        let call_id = if r.bool()? {
-            Some(CallId { client: r.id16()?, call: r.u64()? })
-        } else {
-            None
-        };
+        let call_id =
+            if r.bool()? { Some(CallId { client: r.id16()?, call: r.u64()? }) } else { None };
         let now_ns = r.i64()?;
         let op = decode_op(&mut r)?;
         r.end()?;
@@ -93,13 +90,13 @@ fn path(r: &mut Reader<'_>) -> Decoded<FsPath> {
     if path.as_str() == text { Ok(path) } else { Err(malformed) }
 }
 
-pub(crate) fn encode_block(block: &Block, out: &mut Vec<u8>) {
+fn encode_block(block: &Block, out: &mut Vec<u8>) {
     put_u64(out, block.id.0);
     put_u64(out, block.stamp.0);
     put_u64(out, block.length);
 }
 
-pub(crate) fn decode_block(r: &mut Reader<'_>) -> Decoded<Block> {
+fn decode_block(r: &mut Reader<'_>) -> Decoded<Block> {
     Ok(Block { id: BlockId(r.u64()?), stamp: GenerationStamp(r.u64()?), length: r.u64()? })
 }
 
@@ -178,7 +175,7 @@ fn tables(r: &mut Reader<'_>) -> Decoded<Vec<TableInfo>> {
 }
 
 #[allow(clippy::too_many_lines, reason = "one arm per tag, as in decode_op")]
-fn encode_op(op: &Op, out: &mut Vec<u8>) {
+pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
     match op {
         Op::Mkdirs { path, mode, create_parents } => {
             put_u8(out, 1);
@@ -186,15 +183,7 @@ fn encode_op(op: &Op, out: &mut Vec<u8>) {
             put_u32(out, *mode);
             put_bool(out, *create_parents);
         }
-        Op::Create {
-            path,
-            holder,
-            mode,
-            overwrite,
-            create_parents,
-            replication,
-            block_bytes,
-        } => {
+        Op::Create { path, holder, mode, overwrite, create_parents, replication, block_bytes } => {
             put_u8(out, 2);
             put_path(out, path);
             put_text(out, holder);
@@ -391,11 +380,9 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
         13 => Op::Truncate { path: path(r)?, length: r.u64()?, holder: principal(r)? },
         14 => Op::SetPermission { path: path(r)?, mode: r.u32()? },
         15 => Op::SetOwner { path: path(r)?, owner: principal(r)?, group: principal(r)? },
-        16 => Op::SetTimes {
-            path: path(r)?,
-            modified_ns: maybe_i64(r)?,
-            accessed_ns: maybe_i64(r)?,
-        },
+        16 => {
+            Op::SetTimes { path: path(r)?, modified_ns: maybe_i64(r)?, accessed_ns: maybe_i64(r)? }
+        }
         17 => Op::SetReplication { path: path(r)?, replication: r.u32()? },
         18 => Op::RecoverLease { path: path(r)?, holder: principal(r)? },
         19 => Op::BeginBlockRecovery { inode: InodeId(r.u64()?) },

@@ -1,0 +1,320 @@
+//! The state as a checkpoint sees it: pages of the four slabs, and sections for what is small.
+//!
+//! Freezing marks the pages that one side lacks, and encodes the sections; the pages are then encoded a few at a
+//! time while operations go on (see `slab`). Loading is the reverse, and ends with a check that every reference leads
+//! somewhere, so that later code may follow them without asking.
+
+use proto::{BlockId, InodeId};
+
+use super::inodes::Body;
+use super::interned::Interned;
+use super::leases::Leases;
+use super::names::Node;
+use super::retry::RetryCache;
+use super::slab::{NONE, PageImage, Record, Side};
+use super::{Catalogue, Counters, ROOT, State};
+use crate::coding::{Malformed, Reader, put_text, put_u32, put_u64};
+
+/// What a page holds. The numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum PageKind {
+    Inodes = 1,
+    Lists = 2,
+    Blocks = 3,
+    Nodes = 4,
+}
+
+impl PageKind {
+    pub(crate) const ALL: [Self; 4] = [Self::Inodes, Self::Lists, Self::Blocks, Self::Nodes];
+
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// Runs the same expression on the slab of a kind.
+macro_rules! on_slab {
+    ($state:expr, $kind:expr, $slab:ident => $do:expr) => {
+        match $kind {
+            PageKind::Inodes => {
+                let $slab = &mut $state.inodes;
+                $do
+            }
+            PageKind::Lists => {
+                let $slab = &mut $state.lists;
+                $do
+            }
+            PageKind::Blocks => {
+                let $slab = &mut $state.blocks;
+                $do
+            }
+            PageKind::Nodes => {
+                let $slab = &mut $state.nodes;
+                $do
+            }
+        }
+    };
+}
+
+fn unsound<T>(expected: &'static str) -> Result<T, Malformed> {
+    Err(Malformed { offset: 0, expected })
+}
+
+impl State {
+    /// Begins a checkpoint of one side: what it lacks is frozen. Gives the sections.
+    pub(crate) fn freeze(&mut self, side: Side) -> Vec<u8> {
+        for kind in PageKind::ALL {
+            on_slab!(self, kind, slab => slab.freeze(side));
+        }
+        self.encode_sections()
+    }
+
+    /// Gives up a checkpoint.
+    pub(crate) fn unfreeze(&mut self) {
+        for kind in PageKind::ALL {
+            on_slab!(self, kind, slab => slab.unfreeze());
+        }
+    }
+
+    /// Up to `pages_max` frozen pages from `from` on.
+    pub(crate) fn encode_frozen(
+        &self,
+        kind: PageKind,
+        from: u32,
+        pages_max: usize,
+    ) -> Vec<PageImage> {
+        match kind {
+            PageKind::Inodes => self.inodes.encode_frozen(from, pages_max),
+            PageKind::Lists => self.lists.encode_frozen(from, pages_max),
+            PageKind::Blocks => self.blocks.encode_frozen(from, pages_max),
+            PageKind::Nodes => self.nodes.encode_frozen(from, pages_max),
+        }
+    }
+
+    /// Ends the freeze of pages that were encoded, and gives those that operations had to save.
+    pub(crate) fn thaw(&mut self, kind: PageKind, encoded: &[PageImage]) -> Vec<PageImage> {
+        on_slab!(self, kind, slab => slab.thaw(encoded))
+    }
+
+    /// Pages that changed since a side was written.
+    pub(crate) fn dirty_pages(&self, side: Side) -> usize {
+        self.inodes.dirty_pages(side)
+            + self.lists.dirty_pages(side)
+            + self.blocks.dirty_pages(side)
+            + self.nodes.dirty_pages(side)
+    }
+
+    pub(crate) fn mark_dirty(&mut self, side: Side, kind: PageKind, page: u32) {
+        on_slab!(self, kind, slab => slab.mark_dirty(side, page));
+    }
+
+    pub(crate) fn mark_all_dirty(&mut self, side: Side) {
+        for kind in PageKind::ALL {
+            on_slab!(self, kind, slab => slab.mark_all_dirty(side));
+        }
+    }
+
+    fn encode_sections(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let c = &self.counters;
+        for value in [c.txid, c.next_inode, c.next_block, c.next_stamp, c.files, c.folders] {
+            put_u64(&mut out, value);
+        }
+        self.interned.encode(&mut out);
+        self.leases.encode(&mut out);
+        self.retry.encode(&mut out);
+        self.catalogue.encode(&mut out);
+        out
+    }
+
+    /// Reads what [`State::freeze`] gave.
+    pub(crate) fn load_sections(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let r = &mut Reader::new(bytes);
+        self.counters = Counters {
+            txid: r.u64()?,
+            next_inode: r.u64()?,
+            next_block: r.u64()?,
+            next_stamp: r.u64()?,
+            files: r.u64()?,
+            folders: r.u64()?,
+        };
+        self.interned = Interned::decode(r)?;
+        self.leases = Leases::decode(r)?;
+        self.retry = RetryCache::decode(r)?;
+        self.catalogue = Catalogue::decode(r)?;
+        r.end()
+    }
+
+    pub(crate) fn load_page(
+        &mut self,
+        kind: PageKind,
+        page: u32,
+        bytes: &[u8],
+    ) -> Result<(), Malformed> {
+        on_slab!(self, kind, slab => slab.load_page(page, bytes))
+    }
+
+    /// After the last page and the sections: builds what is not stored, and checks every reference.
+    pub(crate) fn finish_loading(&mut self) -> Result<(), Malformed> {
+        for kind in PageKind::ALL {
+            on_slab!(self, kind, slab => slab.finish_loading());
+        }
+        self.index_inodes()?;
+        self.index_blocks()?;
+        self.check_names()?;
+        for (inode, _) in self.leases.iter() {
+            match self.slot_of_inode(inode) {
+                Some(slot) if self.inodes.get(slot).is_open() => {}
+                _ => return unsound("a lease of an open file"),
+            }
+        }
+        Ok(())
+    }
+
+    fn index_inodes(&mut self) -> Result<(), Malformed> {
+        let (mut files, mut folders, mut open) = (0, 0, 0);
+        let ids = InodeId::ROOT.0..self.counters.next_inode;
+        for (slot, inode) in self.inodes.iter() {
+            let parent = inode.parent;
+            let parent_ok = parent == NONE && (slot == ROOT || !inode.is_folder())
+                || parent < self.inodes.end() && self.inodes.get(parent).is_folder();
+            let layout_ok =
+                inode.is_folder() || (inode.layout as usize) < self.interned.layouts.len();
+            let permission_ok = (inode.permission as usize) < self.interned.permissions.len();
+            if !ids.contains(&inode.id) || !parent_ok || !layout_ok || !permission_ok {
+                return unsound("an inode of known parent, permission and layout");
+            }
+            self.inode_slots.insert(inode.id - InodeId::ROOT.0, slot);
+            if inode.is_folder() {
+                folders += 1
+            } else {
+                files += 1
+            }
+            open += usize::from(inode.is_open());
+        }
+        if (files, folders) != (self.counters.files, self.counters.folders)
+            || open != self.leases.len()
+        {
+            return unsound("as many files, folders and leases as counted");
+        }
+        match self.inodes.iter().next() {
+            Some((ROOT, root)) if root.is_folder() && root.id == InodeId::ROOT.0 => Ok(()),
+            _ => unsound("a root folder in the first slot"),
+        }
+    }
+
+    fn index_blocks(&mut self) -> Result<(), Malformed> {
+        let ids = BlockId::FIRST.0..self.counters.next_block;
+        let mut named = 0;
+        for (slot, inode) in self.inodes.iter().filter(|(_, inode)| !inode.is_folder()) {
+            if let Body::List(list) = inode.blocks()
+                && (list >= self.lists.end() || self.lists.get(list).is_vacant())
+            {
+                return unsound("a list of blocks");
+            }
+            let mut length = 0;
+            for &block in self.blocks_of(slot) {
+                if block >= self.blocks.end() || self.blocks.get(block).inode != slot {
+                    return unsound("a block of the file that names it");
+                }
+                length += u64::from(self.blocks.get(block).length);
+                named += 1;
+            }
+            if length != inode.length {
+                return unsound("a file as long as its blocks");
+            }
+        }
+        for (slot, block) in self.blocks.iter() {
+            if !ids.contains(&block.id) || self.block_slots.get(block.id - ids.start).is_some() {
+                return unsound("a block id that was given once");
+            }
+            self.block_slots.insert(block.id - ids.start, slot);
+        }
+        if named != self.blocks.len() { unsound("no block without a file") } else { Ok(()) }
+    }
+
+    fn check_names(&self) -> Result<(), Malformed> {
+        let mut nodes = 0;
+        let mut names = 0;
+        for (_, inode) in self.inodes.iter().filter(|(_, inode)| inode.is_folder()) {
+            let mut children = 0;
+            let mut pending: Vec<(u32, Option<u8>)> = vec![(inode.body, None)];
+            while let Some((node, level)) = pending.pop().filter(|(node, _)| *node != NONE) {
+                nodes += 1;
+                if node >= self.nodes.end() || nodes > self.nodes.len() {
+                    return unsound("each folder node once");
+                }
+                let node = self.nodes.get(node);
+                if node.is_vacant() || level.is_some_and(|level| level != node.level()) {
+                    return unsound("a folder node of the level below its parent");
+                }
+                for slot in node.slots() {
+                    if node.level() > 0 {
+                        pending.push((slot, Some(node.level() - 1)));
+                        continue;
+                    }
+                    children += 1;
+                    if slot >= self.inodes.end() || self.inodes.get(slot).is_vacant() {
+                        return unsound("an inode under every name");
+                    }
+                }
+            }
+            if children != inode.children() {
+                return unsound("as many names as children");
+            }
+            names += u64::from(children);
+        }
+        let links: u64 = self.inodes.iter().map(|(_, inode)| u64::from(inode.links)).sum();
+        // The root has no name, and counts as having one.
+        if links != names + 1 { unsound("as many names as links") } else { Ok(()) }
+    }
+
+    /// A checksum over everything that can be seen: equal states have equal ones, however they came about. Takes time
+    /// in proportion to the namespace; for tests.
+    pub fn digest(&self) -> u64 {
+        let mut low = crc32fast::Hasher::new();
+        let mut high = crc32fast::Hasher::new_with_initial(0x5eed);
+        let mut bytes = self.encode_sections();
+        let mut pending = vec![ROOT];
+        while let Some(slot) = pending.pop() {
+            let inode = self.inodes.get(slot);
+            encode_visible(self, slot, &mut bytes);
+            if inode.is_folder() {
+                self.nodes.visit(inode.body, b"", &mut |name, child| {
+                    put_text(&mut bytes, &String::from_utf8_lossy(name));
+                    put_u64(&mut bytes, self.inodes.get(child).id);
+                    pending.push(child);
+                    true
+                });
+            }
+            low.update(&bytes);
+            high.update(&bytes);
+            bytes.clear();
+        }
+        u64::from(high.finalize()) << 32 | u64::from(low.finalize())
+    }
+}
+
+/// What can be seen of an inode, without slots.
+fn encode_visible(state: &State, slot: u32, out: &mut Vec<u8>) {
+    let inode = state.inodes.get(slot);
+    let mut shown = inode.clone();
+    shown.body = 0;
+    shown.parent = 0;
+    shown.encode(out);
+    put_u32(out, u32::from(inode.is_folder()));
+    if !inode.is_folder() {
+        for &block in state.blocks_of(slot) {
+            let mut record = state.blocks.get(block).clone();
+            record.inode = 0;
+            record.encode(out);
+        }
+    }
+}
+
+impl Node {
+    fn slots(&self) -> impl Iterator<Item = u32> {
+        (0..self.count()).map(|at| self.entry(at).1)
+    }
+}

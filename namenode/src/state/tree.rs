@@ -1,0 +1,259 @@
+//! Paths to inodes, and what readers ask of the tree.
+//!
+//! Every read takes the caller and checks what HDFS checks: `x` on every folder of the path, `r` and `x` for a
+//! listing, `r` for the blocks of a file. Reads change nothing, access times included.
+
+use proto::granary::{ContentSummary, FileKind, FileStatus};
+use proto::limits::LISTING_ENTRIES_MAX;
+use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
+
+use super::inodes::Body;
+use super::permissions::{EXECUTE, READ};
+use super::slab::NONE;
+use super::{BlockInfo, ROOT, State};
+use crate::op::{BlockState, Caller};
+
+/// Where a path leads.
+pub(crate) struct Walk {
+    /// The deepest folder that exists on the way, without the target itself; the root for the root.
+    pub folder: u32,
+    /// The inode of the path, if there is one.
+    pub target: Option<u32>,
+    /// Components that do not exist.
+    pub missing: usize,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// Ordered by the bytes of their names.
+    pub entries: Vec<FileStatus>,
+    /// Entries after the last one given.
+    pub remaining: u64,
+}
+
+/// A file and its blocks in a range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileBlocks {
+    /// The file.
+    pub status: FileStatus,
+    /// Blocks that overlap the range, each with its offset in the file, in bytes.
+    pub blocks: Vec<(u64, BlockInfo)>,
+    /// The last block of the file with its offset.
+    pub last: Option<(u64, BlockInfo)>,
+}
+
+pub(crate) fn not_found(path: &FsPath) -> Error {
+    Error::new(Code::NotFound, format!("{path} does not exist"))
+}
+
+impl State {
+    /// Follows a path from the root. Fails if a folder on the way may not be passed, or is a file.
+    pub(crate) fn walk(&self, caller: &Caller, path: &FsPath) -> Result<Walk> {
+        let (mut folder, mut slot) = (ROOT, ROOT);
+        let mut rest = path.components();
+        while let Some(name) = rest.next() {
+            let inode = self.inodes.get(slot);
+            if !inode.is_folder() {
+                let message = format!("{path}: a component before {name:?} is a file");
+                return Err(Error::new(Code::ParentNotFolder, message));
+            }
+            self.demand(caller, slot, EXECUTE, path)?;
+            folder = slot;
+            match self.nodes.find(inode.body, name.as_bytes()) {
+                Some(child) => slot = child,
+                None => return Ok(Walk { folder, target: None, missing: 1 + rest.count() }),
+            }
+        }
+        Ok(Walk { folder, target: Some(slot), missing: 0 })
+    }
+
+    /// The inode of a path that must exist, and the folder it is in.
+    pub(crate) fn existing(&self, caller: &Caller, path: &FsPath) -> Result<(u32, u32)> {
+        let walk = self.walk(caller, path)?;
+        Ok((walk.target.ok_or_else(|| not_found(path))?, walk.folder))
+    }
+
+    /// The file of a path that must exist and not be a folder.
+    pub(crate) fn existing_file(&self, caller: &Caller, path: &FsPath) -> Result<u32> {
+        let (slot, _) = self.existing(caller, path)?;
+        if self.inodes.get(slot).is_folder() {
+            return Err(Error::new(Code::IsFolder, format!("{path} is a folder, not a file")));
+        }
+        Ok(slot)
+    }
+
+    /// What a path names; `None` if nothing does, also under a file.
+    pub fn status(&self, caller: &Caller, path: &FsPath) -> Result<Option<FileStatus>> {
+        match self.walk(caller, path) {
+            Ok(walk) => Ok(walk.target.map(|slot| self.status_of(slot, path.name().unwrap_or("")))),
+            Err(error) if error.code == Code::ParentNotFolder => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Entries of a folder after the name `start_after`; of a file, the file alone. `None` if nothing has that path.
+    /// `limit` 0 means [`LISTING_ENTRIES_MAX`], which also is the most.
+    pub fn list(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        start_after: &str,
+        limit: u32,
+    ) -> Result<Option<Listing>> {
+        let target = match self.walk(caller, path) {
+            Ok(walk) => walk.target,
+            Err(error) if error.code == Code::ParentNotFolder => None,
+            Err(error) => return Err(error),
+        };
+        let Some(slot) = target else { return Ok(None) };
+        let inode = self.inodes.get(slot);
+        if !inode.is_folder() {
+            let status = self.status_of(slot, path.name().unwrap_or(""));
+            return Ok(Some(Listing { entries: vec![status], remaining: 0 }));
+        }
+        self.demand(caller, slot, READ | EXECUTE, path)?;
+        let limit = if limit == 0 { LISTING_ENTRIES_MAX } else { limit.min(LISTING_ENTRIES_MAX) };
+        let mut entries = Vec::new();
+        self.nodes.visit(inode.body, start_after.as_bytes(), &mut |name, child| {
+            entries.push(self.status_of(child, &String::from_utf8_lossy(name)));
+            entries.len() < limit as usize
+        });
+        let remaining = match entries.last() {
+            Some(last) if entries.len() == limit as usize => {
+                self.nodes.count_after(inode.body, last.name.as_bytes())
+            }
+            _ => 0,
+        };
+        Ok(Some(Listing { entries, remaining }))
+    }
+
+    /// A file's blocks that overlap `length` bytes from `offset`, and its last one. Needs `r` on the file.
+    pub fn block_locations(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        offset: u64,
+        length: u64,
+    ) -> Result<FileBlocks> {
+        let slot = self.existing_file(caller, path)?;
+        self.demand(caller, slot, READ, path)?;
+        let status = self.status_of(slot, path.name().unwrap_or(""));
+        let end = offset.saturating_add(length);
+        let mut blocks = Vec::new();
+        let mut last = None;
+        let mut at = 0;
+        for &block in self.blocks_of(slot) {
+            let info = self.block_info(block);
+            let block_end = at + info.length;
+            // A block being written may hold more than is known: it goes with the range that reaches the end.
+            let open_end = info.state != BlockState::Complete && end > at;
+            if at < end && block_end > offset || open_end {
+                blocks.push((at, info));
+            }
+            last = Some((at, info));
+            at = block_end;
+        }
+        Ok(FileBlocks { status, blocks, last })
+    }
+
+    /// Sums over a tree. Needs `r` and `x` on every folder of it. Takes time in proportion to the tree.
+    pub fn content_summary(&self, caller: &Caller, path: &FsPath) -> Result<ContentSummary> {
+        let (slot, _) = self.existing(caller, path)?;
+        let mut sum = ContentSummary::default();
+        let mut open = vec![slot];
+        while let Some(slot) = open.pop() {
+            let inode = self.inodes.get(slot);
+            if inode.is_folder() {
+                self.demand(caller, slot, READ | EXECUTE, path)?;
+                sum.folders += 1;
+                self.nodes.visit(inode.body, b"", &mut |_, child| {
+                    open.push(child);
+                    true
+                });
+            } else {
+                sum.files += 1;
+                sum.length += inode.length;
+                let layout = self.interned.layouts.get(inode.layout);
+                sum.space_consumed += inode.length * u64::from(layout.replication);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What an inode is, under this name.
+    pub(crate) fn status_of(&self, slot: u32, name: &str) -> FileStatus {
+        let inode = self.inodes.get(slot);
+        let permission = self.permission(slot);
+        let mut status = FileStatus {
+            inode: inode.id,
+            name: name.to_owned(),
+            mode: u32::from(permission.mode),
+            owner: self.interned.names.get(permission.owner).to_string(),
+            group: self.interned.names.get(permission.group).to_string(),
+            modified_ns: inode.modified_ns,
+            accessed_ns: inode.accessed_ns,
+            changed_ns: inode.changed_ns,
+            ..FileStatus::default()
+        };
+        if inode.is_folder() {
+            status.kind = FileKind::Folder as i32;
+            status.children = u64::from(inode.children());
+            status.links = inode.child_folders().saturating_add(2);
+        } else {
+            let layout = self.interned.layouts.get(inode.layout);
+            status.kind = FileKind::File as i32;
+            status.length = inode.length;
+            status.replication = layout.replication;
+            status.block_bytes = layout.block_bytes;
+            status.open_for_write = inode.is_open();
+            status.links = inode.links;
+        }
+        status
+    }
+
+    /// What an inode is, without a name and without a check of permissions.
+    pub fn inode_status(&self, inode: InodeId) -> Option<FileStatus> {
+        self.slot_of_inode(inode).map(|slot| self.status_of(slot, ""))
+    }
+
+    /// One path of an inode; `None` if it is gone, or only known under further hard links.
+    pub fn path_of(&self, inode: InodeId) -> Option<FsPath> {
+        let mut names: Vec<String> = Vec::new();
+        let mut slot = self.slot_of_inode(inode)?;
+        while slot != ROOT {
+            let parent = self.inodes.get(slot).parent;
+            if parent == NONE {
+                return None;
+            }
+            let mut found = None;
+            self.nodes.visit(self.inodes.get(parent).body, b"", &mut |name, child| {
+                if child == slot {
+                    found = Some(String::from_utf8_lossy(name).into_owned());
+                }
+                found.is_none()
+            });
+            names.push(found?);
+            slot = parent;
+        }
+        names.reverse();
+        FsPath::parse(&format!("/{}", names.join("/"))).ok()
+    }
+
+    pub(crate) fn blocks_of(&self, slot: u32) -> &[u32] {
+        let inode = self.inodes.get(slot);
+        match inode.blocks() {
+            Body::Empty => &[],
+            Body::One(_) => std::slice::from_ref(&inode.body),
+            Body::List(list) => &self.lists.get(list).0,
+        }
+    }
+
+    pub(crate) fn slot_of_inode(&self, inode: InodeId) -> Option<u32> {
+        self.inode_slots.get(inode.0.checked_sub(InodeId::ROOT.0)?)
+    }
+
+    pub(crate) fn slot_of_block(&self, block: BlockId) -> Option<u32> {
+        self.block_slots.get(block.0.checked_sub(BlockId::FIRST.0)?)
+    }
+}

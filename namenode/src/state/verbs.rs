@@ -1,0 +1,533 @@
+//! The verbs that work on names and attributes: mkdirs, delete, rename, link, setPermission, setOwner, setTimes,
+//! setReplication.
+//!
+//! Semantics follow HDFS where it has the verb. Removing a tree is iterative, so that its depth costs no stack; the
+//! blocks that go with it are effects in the order of the names.
+
+use proto::limits::{PRINCIPAL_BYTES_MAX, REPLICATION_MAX};
+use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
+
+use super::inodes::{Body, Inode};
+use super::interned::{Layout, Permission};
+use super::permissions::{EXECUTE, READ, WRITE, denied};
+use super::slab::NONE;
+use super::tree::not_found;
+use super::{ROOT, State};
+use crate::op::{Caller, Effect, Op, RenameMode, Reply};
+
+/// Names of one file, at most.
+const LINKS_MAX: u32 = 65_000;
+const MODE_MASK: u32 = 0o7777;
+
+/// What a rename found.
+struct RenamePlan {
+    slot: u32,
+    from: u32,
+    to: u32,
+    replaced: Option<u32>,
+}
+
+fn error<T>(code: Code, message: String) -> Result<T> {
+    Err(Error::new(code, message))
+}
+
+impl State {
+    pub(super) fn plan_verb(&self, caller: &Caller, op: &Op) -> Result<Option<Reply>> {
+        match op {
+            Op::Mkdirs { path, create_parents, .. } => {
+                let missing = self.plan_mkdirs(caller, path, *create_parents)?.1;
+                Ok((missing == 0).then_some(Reply::Created(false)))
+            }
+            Op::Rename { source, target, mode } => {
+                self.plan_rename(caller, source, target, *mode).map(|_| None)
+            }
+            Op::Delete { path, recursive } => {
+                let found = self.plan_delete(caller, path, *recursive)?;
+                Ok(found.is_none().then_some(Reply::Deleted(false)))
+            }
+            Op::Link { source, target } => self.plan_link(caller, source, target).map(|_| None),
+            Op::SetPermission { path, .. } => self.plan_set_permission(caller, path).map(|_| None),
+            Op::SetOwner { path, owner, group } => {
+                self.plan_set_owner(caller, path, owner, group).map(|_| None)
+            }
+            Op::SetTimes { path, .. } => self.plan_set_times(caller, path).map(|_| None),
+            Op::SetReplication { path, replication } => {
+                self.plan_set_replication(caller, path, *replication).map(|_| None)
+            }
+            _ => unreachable!("State::plan sends only these here"),
+        }
+    }
+
+    pub(super) fn perform_verb(
+        &mut self,
+        caller: &Caller,
+        now: i64,
+        op: &Op,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Reply> {
+        match op {
+            Op::Mkdirs { path, mode, create_parents } => {
+                self.mkdirs(caller, now, path, *mode, *create_parents)
+            }
+            Op::Rename { source, target, mode } => {
+                let plan = self.plan_rename(caller, source, target, *mode)?;
+                self.rename(now, source, target, &plan, effects);
+                Ok(Reply::Done)
+            }
+            Op::Delete { path, recursive } => {
+                let Some((slot, folder)) = self.plan_delete(caller, path, *recursive)? else {
+                    return Ok(Reply::Deleted(false));
+                };
+                self.detach(folder, path.name().expect("the root is not deleted"), now);
+                self.remove_tree(slot, now, effects);
+                Ok(Reply::Deleted(true))
+            }
+            Op::Link { source, target } => {
+                let (slot, folder) = self.plan_link(caller, source, target)?;
+                let name = target.name().expect("a link is not the root");
+                self.attach(folder, name, slot, now);
+                let inode = self.inodes.get_mut(slot);
+                inode.links += 1;
+                inode.changed_ns = now;
+                Ok(Reply::File(Box::new(self.status_of(slot, name))))
+            }
+            Op::SetPermission { path, mode } => {
+                let slot = self.plan_set_permission(caller, path)?;
+                let mode = (*mode & MODE_MASK) as u16;
+                self.set_permission(slot, Permission { mode, ..self.permission(slot) }, now);
+                Ok(Reply::Done)
+            }
+            Op::SetOwner { path, owner, group } => {
+                let slot = self.plan_set_owner(caller, path, owner, group)?;
+                let mut permission = self.permission(slot);
+                if !owner.is_empty() {
+                    permission.owner = self.interned.name(owner);
+                }
+                if !group.is_empty() {
+                    permission.group = self.interned.name(group);
+                }
+                self.set_permission(slot, permission, now);
+                Ok(Reply::Done)
+            }
+            Op::SetTimes { path, modified_ns, accessed_ns } => {
+                let slot = self.plan_set_times(caller, path)?;
+                let inode = self.inodes.get_mut(slot);
+                inode.modified_ns = modified_ns.unwrap_or(inode.modified_ns);
+                inode.accessed_ns = accessed_ns.unwrap_or(inode.accessed_ns);
+                inode.changed_ns = now;
+                Ok(Reply::Done)
+            }
+            Op::SetReplication { path, replication } => {
+                let slot = self.plan_set_replication(caller, path, *replication)?;
+                self.set_replication(slot, *replication, now, effects);
+                Ok(Reply::Done)
+            }
+            _ => unreachable!("State::perform sends only these here"),
+        }
+    }
+
+    /// The deepest existing folder, and how many components are to be made.
+    fn plan_mkdirs(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        create_parents: bool,
+    ) -> Result<(u32, usize)> {
+        let walk = self.walk(caller, path)?;
+        if let Some(slot) = walk.target {
+            if !self.inodes.get(slot).is_folder() {
+                return error(Code::AlreadyExists, format!("{path} exists and is a file"));
+            }
+            if !create_parents {
+                return error(Code::AlreadyExists, format!("{path} exists"));
+            }
+            return Ok((slot, 0));
+        }
+        self.plan_new_entry(caller, path, walk.folder, walk.missing, create_parents)?;
+        Ok((walk.folder, walk.missing))
+    }
+
+    /// Whether the caller may make what `missing` components of `path` name, in `folder`.
+    pub(super) fn plan_new_entry(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        folder: u32,
+        missing: usize,
+        create_parents: bool,
+    ) -> Result<()> {
+        if missing > 1 && !create_parents {
+            let parent = path.parent().unwrap_or_else(FsPath::root);
+            return error(
+                Code::NotFound,
+                format!("{parent}, the folder of {path}, does not exist"),
+            );
+        }
+        self.demand(caller, folder, WRITE, path)
+    }
+
+    fn mkdirs(
+        &mut self,
+        caller: &Caller,
+        now: i64,
+        path: &FsPath,
+        mode: u32,
+        create_parents: bool,
+    ) -> Result<Reply> {
+        let (folder, missing) = self.plan_mkdirs(caller, path, create_parents)?;
+        if missing > 0 {
+            let mode = mode & MODE_MASK;
+            let parents_mode = (mode | 0o300) as u16;
+            let folder =
+                self.make_parents(&caller.user, now, path, folder, missing, |_| parents_mode);
+            let name = path.name().expect("the root exists");
+            self.make_folder(&caller.user, now, folder, name, mode as u16);
+        }
+        Ok(Reply::Created(missing > 0))
+    }
+
+    /// Makes all but the last of the `missing` components, with a mode from the parent's.
+    pub(super) fn make_parents(
+        &mut self,
+        owner: &str,
+        now: i64,
+        path: &FsPath,
+        folder: u32,
+        missing: usize,
+        mode: impl Fn(u16) -> u16,
+    ) -> u32 {
+        let depth = path.components().count();
+        let made = path.components().take(depth - 1).skip(depth - missing);
+        made.fold(folder, |folder, name| {
+            let mode = mode(self.permission(folder).mode);
+            self.make_folder(owner, now, folder, name, mode)
+        })
+    }
+
+    pub(super) fn make_folder(
+        &mut self,
+        owner: &str,
+        now: i64,
+        parent: u32,
+        name: &str,
+        mode: u16,
+    ) -> u32 {
+        let permission = self.new_permission(owner, parent, mode);
+        let slot = self.add_inode(Inode::folder(self.next_inode(), parent, permission, now));
+        self.attach(parent, name, slot, now);
+        slot
+    }
+
+    /// The interned permission of a new entry: its group is that of the folder.
+    pub(super) fn new_permission(&mut self, owner: &str, parent: u32, mode: u16) -> u32 {
+        let group = self.permission(parent).group;
+        let owner = self.interned.name(owner);
+        self.interned.permissions.number(Permission { owner, group, mode })
+    }
+
+    /// Adds a name to a folder. The inode's own count of links is the caller's business.
+    pub(super) fn attach(&mut self, folder: u32, name: &str, slot: u32, now: i64) {
+        let is_folder = self.inodes.get(slot).is_folder();
+        let root = self.nodes.add(self.inodes.get(folder).body, name.as_bytes(), slot);
+        let folder = self.inodes.get_mut(folder);
+        folder.body = root;
+        folder.count_child(is_folder, 1);
+        folder.modified_ns = now;
+        folder.changed_ns = now;
+    }
+
+    /// Takes a name out of a folder.
+    pub(super) fn detach(&mut self, folder_slot: u32, name: &str, now: i64) {
+        let body = self.inodes.get(folder_slot).body;
+        let slot = self.nodes.find(body, name.as_bytes()).expect("a name is detached once");
+        let is_folder = self.inodes.get(slot).is_folder();
+        let root = self.nodes.take(body, name.as_bytes());
+        let folder = self.inodes.get_mut(folder_slot);
+        folder.body = root;
+        folder.count_child(is_folder, -1);
+        folder.modified_ns = now;
+        folder.changed_ns = now;
+        let inode = self.inodes.get(slot);
+        if !is_folder && inode.links > 1 && inode.parent == folder_slot {
+            self.inodes.get_mut(slot).parent = NONE;
+        }
+    }
+
+    /// Drops what a detached name meant: a file loses a link, and with the last one its blocks; a folder goes with
+    /// all that is under it.
+    pub(super) fn remove_tree(&mut self, slot: u32, now: i64, effects: &mut Vec<Effect>) {
+        let mut pending = vec![(slot, NONE)];
+        while let Some((slot, folder)) = pending.pop() {
+            if !self.inodes.get(slot).is_folder() {
+                self.remove_link(slot, folder, now, effects);
+                continue;
+            }
+            let first = pending.len();
+            let body = self.inodes.get(slot).body;
+            self.nodes.drop_tree(body, &mut |child| pending.push((child, slot)));
+            pending[first..].reverse();
+            self.counters.folders -= 1;
+            self.forget_inode(slot);
+        }
+    }
+
+    fn remove_link(&mut self, slot: u32, folder: u32, now: i64, effects: &mut Vec<Effect>) {
+        let inode = self.inodes.get_mut(slot);
+        if inode.links > 1 {
+            inode.links -= 1;
+            inode.changed_ns = now;
+            if inode.parent == folder {
+                inode.parent = NONE;
+            }
+            return;
+        }
+        let id = InodeId(inode.id);
+        for block in self.blocks_of(slot).to_vec() {
+            self.forget_block(block, effects);
+        }
+        if let Body::List(list) = self.inodes.get(slot).blocks() {
+            self.lists.remove(list);
+        }
+        if let Some(lease) = self.leases.remove(id) {
+            effects.push(Effect::LeaseGone { inode: id, holder: lease.holder });
+        }
+        self.counters.files -= 1;
+        self.forget_inode(slot);
+    }
+
+    fn forget_inode(&mut self, slot: u32) {
+        let inode = self.inodes.remove(slot);
+        self.inode_slots.remove(inode.id - InodeId::ROOT.0);
+    }
+
+    /// Drops a block's record. Its place in a file is the caller's business.
+    pub(super) fn forget_block(&mut self, slot: u32, effects: &mut Vec<Effect>) {
+        let block = self.block_info(slot).block();
+        self.blocks.remove(slot);
+        self.block_slots.remove(block.id.0 - BlockId::FIRST.0);
+        effects.push(Effect::BlockRemoved { block, slot });
+    }
+
+    /// The inode and its folder; `None` if there is nothing to delete.
+    fn plan_delete(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        recursive: bool,
+    ) -> Result<Option<(u32, u32)>> {
+        let walk = match self.walk(caller, path) {
+            Err(error) if error.code == Code::ParentNotFolder => return Ok(None),
+            walk => walk?,
+        };
+        let Some(slot) = walk.target.filter(|&slot| slot != ROOT) else { return Ok(None) };
+        self.catalogue.demand_unguarded(path)?;
+        self.demand_removal(caller, walk.folder, slot, path)?;
+        let inode = self.inodes.get(slot);
+        if inode.is_folder() && inode.children() > 0 {
+            if !recursive {
+                let message =
+                    format!("{path} has {} entries; delete recursively", inode.children());
+                return error(Code::NotEmpty, message);
+            }
+            self.demand_whole_tree(caller, slot, path)?;
+        }
+        Ok(Some((slot, walk.folder)))
+    }
+
+    /// Every folder of the tree that has entries must grant everything, as HDFS has it.
+    fn demand_whole_tree(&self, caller: &Caller, slot: u32, path: &FsPath) -> Result<()> {
+        let mut pending = if caller.superuser { Vec::new() } else { vec![slot] };
+        while let Some(slot) = pending.pop() {
+            let inode = self.inodes.get(slot);
+            if !inode.is_folder() || inode.children() == 0 {
+                continue;
+            }
+            self.demand(caller, slot, READ | WRITE | EXECUTE, path)?;
+            self.nodes.visit(inode.body, b"", &mut |_, child| {
+                pending.push(child);
+                true
+            });
+        }
+        Ok(())
+    }
+
+    fn plan_rename(
+        &self,
+        caller: &Caller,
+        source: &FsPath,
+        target: &FsPath,
+        mode: RenameMode,
+    ) -> Result<RenamePlan> {
+        if source.is_root() || target.is_root() {
+            return error(Code::InvalidArgument, "the root can't be renamed or replaced".into());
+        }
+        let (slot, from) = self.existing(caller, source)?;
+        if source == target {
+            return error(Code::AlreadyExists, format!("{source} can't be renamed to itself"));
+        }
+        if source.contains(target) {
+            let message = format!("{source} can't be moved into itself, to {target}");
+            return error(Code::LimitExceeded, message);
+        }
+        self.catalogue.demand_unguarded(source)?;
+        self.catalogue.demand_unguarded(target)?;
+        self.demand_removal(caller, from, slot, source)?;
+        let walk = self.walk(caller, target)?;
+        if walk.missing > 1 {
+            let parent = target.parent().unwrap_or_else(FsPath::root);
+            return error(
+                Code::NotFound,
+                format!("{parent}, the folder of {target}, is not there"),
+            );
+        }
+        self.demand(caller, walk.folder, WRITE, target)?;
+        if let Some(old) = walk.target {
+            self.plan_replace(caller, slot, old, walk.folder, target, mode)?;
+        }
+        Ok(RenamePlan { slot, from, to: walk.folder, replaced: walk.target })
+    }
+
+    fn plan_replace(
+        &self,
+        caller: &Caller,
+        slot: u32,
+        old: u32,
+        folder: u32,
+        target: &FsPath,
+        mode: RenameMode,
+    ) -> Result<()> {
+        if mode == RenameMode::NoReplace {
+            return error(Code::AlreadyExists, format!("{target} exists"));
+        }
+        let (new_inode, old_inode) = (self.inodes.get(slot), self.inodes.get(old));
+        match (new_inode.is_folder(), old_inode.is_folder()) {
+            (false, true) => {
+                return error(Code::IsFolder, format!("{target} is a folder, the source a file"));
+            }
+            (true, false) => {
+                return error(Code::NotFolder, format!("{target} is a file, the source a folder"));
+            }
+            (true, true) if old_inode.children() > 0 => {
+                return error(
+                    Code::NotEmpty,
+                    format!("{target} has {} entries", old_inode.children()),
+                );
+            }
+            _ => {}
+        }
+        self.demand_removal(caller, folder, old, target)
+    }
+
+    fn rename(
+        &mut self,
+        now: i64,
+        source: &FsPath,
+        target: &FsPath,
+        plan: &RenamePlan,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.detach(plan.from, source.name().expect("the root is not renamed"), now);
+        let name = target.name().expect("the root is not replaced");
+        // Two names of one inode: the source name goes, the target name stays.
+        if let Some(old) = plan.replaced {
+            self.detach(plan.to, name, now);
+            self.remove_tree(old, now, effects);
+        }
+        self.attach(plan.to, name, plan.slot, now);
+        let inode = self.inodes.get_mut(plan.slot);
+        inode.parent = plan.to;
+        inode.changed_ns = now;
+    }
+
+    fn plan_link(&self, caller: &Caller, source: &FsPath, target: &FsPath) -> Result<(u32, u32)> {
+        let slot = self.existing_file(caller, source)?;
+        if self.inodes.get(slot).links >= LINKS_MAX {
+            return error(Code::LimitExceeded, format!("{source} has {LINKS_MAX} names already"));
+        }
+        if !self.owns(caller, slot) {
+            self.demand(caller, slot, READ | WRITE, source)?;
+        }
+        let walk = self.walk(caller, target)?;
+        if walk.target.is_some() {
+            return error(Code::AlreadyExists, format!("{target} exists"));
+        }
+        self.catalogue.demand_unguarded(target)?;
+        self.plan_new_entry(caller, target, walk.folder, walk.missing, false)?;
+        Ok((slot, walk.folder))
+    }
+
+    fn plan_set_permission(&self, caller: &Caller, path: &FsPath) -> Result<u32> {
+        let (slot, _) = self.existing(caller, path)?;
+        self.demand_owner(caller, slot, path)?;
+        Ok(slot)
+    }
+
+    fn plan_set_owner(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        owner: &str,
+        group: &str,
+    ) -> Result<u32> {
+        if owner.len().max(group.len()) > PRINCIPAL_BYTES_MAX {
+            let message = format!("an owner or group over {PRINCIPAL_BYTES_MAX} bytes");
+            return error(Code::InvalidArgument, message);
+        }
+        let (slot, _) = self.existing(caller, path)?;
+        self.demand_owner(caller, slot, path)?;
+        if caller.superuser {
+            return Ok(slot);
+        }
+        if !owner.is_empty() && owner != caller.user {
+            return Err(denied(format!("only a superuser may give {path} to another owner")));
+        }
+        if !group.is_empty() && !caller.groups.iter().any(|mine| mine == group) {
+            return Err(denied(format!("user {} is not in group {group}", caller.user)));
+        }
+        Ok(slot)
+    }
+
+    fn plan_set_times(&self, caller: &Caller, path: &FsPath) -> Result<u32> {
+        let (slot, _) = self.existing(caller, path)?;
+        self.demand(caller, slot, WRITE, path)?;
+        Ok(slot)
+    }
+
+    fn plan_set_replication(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        replication: u32,
+    ) -> Result<u32> {
+        if replication == 0 || replication > REPLICATION_MAX {
+            let message = format!("replication {replication}: must be 1 to {REPLICATION_MAX}");
+            return error(Code::InvalidArgument, message);
+        }
+        let walk = self.walk(caller, path)?;
+        let slot = walk.target.ok_or_else(|| not_found(path))?;
+        if self.inodes.get(slot).is_folder() {
+            return error(Code::IsFolder, format!("{path} is a folder: it has no replicas"));
+        }
+        self.demand(caller, slot, WRITE, path)?;
+        Ok(slot)
+    }
+
+    fn set_permission(&mut self, slot: u32, permission: Permission, now: i64) {
+        let number = self.interned.permissions.number(permission);
+        let inode = self.inodes.get_mut(slot);
+        inode.permission = number;
+        inode.changed_ns = now;
+    }
+
+    fn set_replication(&mut self, slot: u32, replication: u32, now: i64, out: &mut Vec<Effect>) {
+        let old = *self.interned.layouts.get(self.inodes.get(slot).layout);
+        let layout = self.interned.layouts.number(Layout { replication, ..old });
+        let inode = self.inodes.get_mut(slot);
+        inode.layout = layout;
+        inode.changed_ns = now;
+        for &block in self.blocks_of(slot) {
+            let block_id = BlockId(self.blocks.get(block).id);
+            out.push(Effect::ReplicationChanged { block: block_id, slot: block, replication });
+        }
+    }
+}

@@ -8,6 +8,8 @@
 //! | [`read`] | [`FileReader`]: replicas, verification, read-ahead |
 //! | [`checksum`] | the checksum of a whole file, as HDFS computes it |
 //! | [`catalogue`] | stores and versions |
+//! | [`kv`] | reads from key-value servers |
+//! | [`load`] | tables become a version of a store; lines of text become tables |
 //! | `namenode`, `retry`, `lease` | calls to the NameNode, when they are repeated, who may write |
 //! | `plan` | which replica to ask first (pure) |
 //!
@@ -31,7 +33,9 @@ pub mod catalogue;
 pub mod checksum;
 pub mod config;
 pub mod fs;
+pub mod kv;
 mod lease;
+pub mod load;
 mod namenode;
 mod plan;
 pub mod read;

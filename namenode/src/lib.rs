@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`state`] | the namespace as a deterministic state machine (pure) |
 //! | [`op`] | what may be asked of the namespace: requests, operations, replies, effects |
+//! | [`log`] | propose, read; group commit, recovery at start, checkpoints |
+//! | `journal` | segments, batches, replay |
+//! | `checkpoint` | two sled folders, written in turn |
 //! | [`config`] | settings |
 //! | [`cluster`] | volatile: DataNodes, replicas, placement, safe mode, leases, recoveries (pure) |
 //! | [`serving`] | the controller of kvserve nodes and versions (pure) |
@@ -11,7 +14,16 @@
 //! | [`server`] | the shell: folder, log, timers, listeners |
 
 pub mod cluster;
+mod checkpoint;
 mod coding;
+mod journal;
+pub mod log;
 pub mod op;
 pub mod state;
 pub mod serving;
+pub mod config;
+pub mod front;
+pub mod server;
+
+pub use config::Config;
+pub use server::{Handle, start};

@@ -105,6 +105,11 @@ impl State {
             + self.nodes.dirty_pages(side)
     }
 
+    /// Pages that the next checkpoint would write, at least.
+    pub(crate) fn dirty_pages_min(&self) -> usize {
+        self.dirty_pages(Side::A).min(self.dirty_pages(Side::B))
+    }
+
     pub(crate) fn mark_dirty(&mut self, side: Side, kind: PageKind, page: u32) {
         on_slab!(self, kind, slab => slab.mark_dirty(side, page));
     }

@@ -157,17 +157,16 @@ fn detach(dir: &Path) -> io::Result<()> {
 
 fn check_folder(dir: &Path) -> Result<PathBuf> {
     let what = || format!("mount on {}", dir.display());
-    let real = dir.canonicalize().map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTCONN) => Error::new(
+    let found = dir.canonicalize().and_then(|real| Ok((real.metadata()?.is_dir(), real)));
+    match found {
+        Ok((true, real)) => Ok(real),
+        Ok((false, _)) => Err(Error::new(Code::NotFolder, format!("{}: not a folder", what()))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Err(Error::new(
             Code::Unavailable,
             format!("{}: a mount whose process has died is there: `umount` it first", what()),
-        ),
-        _ => Error::io(what(), &error),
-    })?;
-    if !real.is_dir() {
-        return Err(Error::new(Code::NotFolder, format!("{}: not a folder", what())));
+        )),
+        Err(error) => Err(Error::io(what(), &error)),
     }
-    Ok(real)
 }
 
 fn fuse_config(fs: &Fs, options: &Options) -> Config {

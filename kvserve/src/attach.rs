@@ -128,7 +128,8 @@ impl Attachment {
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
         let channel = endpoint.connect().await.map_err(|error| {
-            let cause = std::error::Error::source(&error).map_or(String::new(), |e| format!(": {e}"));
+            let cause =
+                std::error::Error::source(&error).map_or(String::new(), |e| format!(": {e}"));
             Error::new(Code::Unavailable, format!("connect to {}: {error}{cause}", self.namenode))
         })?;
         Ok(CatalogueClient::new(channel)

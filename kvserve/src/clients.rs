@@ -59,7 +59,8 @@ impl Client {
     pub fn line(&self, command: &str) -> String {
         let told = self.told();
         let age = self.since.elapsed();
-        let idle_ms = age.as_millis() as u64 - self.last_ms.load(Ordering::Relaxed).min(age.as_millis() as u64);
+        let idle_ms = age.as_millis() as u64
+            - self.last_ms.load(Ordering::Relaxed).min(age.as_millis() as u64);
         format!(
             "id={} addr={} laddr={} name={} age={} idle={} flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 cmd={command} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}\n",

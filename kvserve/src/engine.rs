@@ -25,6 +25,9 @@ use crate::lifecycle::{
 use crate::tables::{OpenVersion, Stores};
 use crate::tablespec::TableSpec;
 
+#[cfg(test)]
+mod tests;
+
 /// Messages that wait for the engine.
 const MESSAGES_MAX: usize = 1024;
 /// How often the reports are brought up to date while tables are fetched.
@@ -123,9 +126,10 @@ impl Engine {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         loop {
             let fetching = self.work.values().any(|work| matches!(work, Work::Fetching { .. }));
-            let deadline = self.lifecycle.deadline_ms().map(|at| {
-                Duration::from_millis(at).saturating_sub(self.started.elapsed())
-            });
+            let deadline = self
+                .lifecycle
+                .deadline_ms()
+                .map(|at| Duration::from_millis(at).saturating_sub(self.started.elapsed()));
             let pause = match deadline {
                 Some(pause) if !fetching => pause,
                 Some(pause) => pause.min(PROGRESS_INTERVAL),

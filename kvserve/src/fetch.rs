@@ -229,8 +229,7 @@ fn plan(folder: &Path, tables: &[TableSpec]) -> Result<Vec<Copy>> {
 fn open_partial(path: &Path, keep: u64) -> Result<File> {
     use std::io::{Seek, SeekFrom};
     let open = || {
-        let mut file =
-            File::options().create(true).truncate(false).write(true).open(path)?;
+        let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
         file.set_len(keep)?;
         file.seek(SeekFrom::Start(keep))?;
         Ok(file)
@@ -327,7 +326,9 @@ fn open_table(path: &Path, spec: &TableSpec) -> Result<Table> {
         }
         _ => match table_error(error) {
             error if error.code == Code::Incompatible => error,
-            error if error.code == Code::InvalidArgument => Error::new(Code::Corrupt, error.message),
+            error if error.code == Code::InvalidArgument => {
+                Error::new(Code::Corrupt, error.message)
+            }
             error => error,
         },
     })?;
@@ -337,7 +338,8 @@ fn open_table(path: &Path, spec: &TableSpec) -> Result<Table> {
         let show = |(bytes, crc, records): (u64, u32, u64)| {
             format!("{bytes} bytes, footer checksum {crc:08x}, {records} records")
         };
-        let what = format!("{}: {}; published were {}", path.display(), show(found), show(expected));
+        let what =
+            format!("{}: {}; published were {}", path.display(), show(found), show(expected));
         return Err(Error::new(Code::Corrupt, what));
     }
     Ok(table)
@@ -364,6 +366,8 @@ pub async fn off_thread<T: Send + 'static>(
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) => Err(Error::new(Code::Internal, format!("work off the async threads: {error}"))),
+        Err(error) => {
+            Err(Error::new(Code::Internal, format!("work off the async threads: {error}")))
+        }
     }
 }

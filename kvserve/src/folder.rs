@@ -130,7 +130,10 @@ impl Folder {
                 ("table", format!("{bytes} {records} {slot_first} {slot_last} {crc}"))
             })
             .collect();
-        record::persist(&self.version_folder(id).join("complete"), &record::encode("version", &lines))
+        record::persist(
+            &self.version_folder(id).join("complete"),
+            &record::encode("version", &lines),
+        )
     }
 
     /// Notes which version of a store answers; `None`: none.
@@ -236,9 +239,12 @@ impl Folder {
 
 /// A store's name is a component of a path, here and in the file system.
 pub fn check_store_name(store: &str) -> Result<()> {
-    proto::FsPath::root().join(store).map(|_| ()).map_err(|error| {
-        Error::new(Code::InvalidArgument, format!("store name {store:?}: {error}"))
-    })
+    let bad =
+        |why: String| Error::new(Code::InvalidArgument, format!("store name {store:?}: {why}"));
+    if store.is_empty() {
+        return Err(bad("it is empty".into()));
+    }
+    proto::FsPath::root().join(store).map(|_| ()).map_err(|error| bad(error.message))
 }
 
 fn read_identity(root: &Path) -> Result<(String, String)> {
@@ -353,7 +359,8 @@ mod tests {
         folder.record_current("s", Some(2)).unwrap();
         let none = |path: &Path, error: Error| panic!("{}: {error}", path.display());
         let found = folder.local_versions(none).unwrap();
-        let summary: Vec<_> = found.iter().map(|v| (v.id.number, v.tables.len(), v.current)).collect();
+        let summary: Vec<_> =
+            found.iter().map(|v| (v.id.number, v.tables.len(), v.current)).collect();
         assert_eq!(summary, [(1, 1, false), (2, 2, true)]);
         assert_eq!(found[0].tables[0], table(7));
 

@@ -108,14 +108,29 @@ async fn metrics(State(pages): State<Pages>) -> String {
         write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
             .expect("writing to a string never fails");
     };
-    tell("commands_total", "counter", "Commands and calls answered.", counters.commands.load(Relaxed));
+    tell(
+        "commands_total",
+        "counter",
+        "Commands and calls answered.",
+        counters.commands.load(Relaxed),
+    );
     tell("hits_total", "counter", "Keys found.", counters.hits.load(Relaxed));
     tell("misses_total", "counter", "Keys not found.", counters.misses.load(Relaxed));
     tell("failures_total", "counter", "Reads that failed.", counters.failures.load(Relaxed));
     tell("connections", "gauge", "Redis connections open.", connected as u64);
     tell("connections_total", "counter", "Redis connections ever accepted.", accepted);
-    tell("connections_refused_total", "counter", "Refused: too many.", counters.refused.load(Relaxed));
-    tell("attached", "gauge", "1: the NameNode's stream stands.", u64::from(*pages.attached.borrow()));
+    tell(
+        "connections_refused_total",
+        "counter",
+        "Refused: too many.",
+        counters.refused.load(Relaxed),
+    );
+    tell(
+        "attached",
+        "gauge",
+        "1: the NameNode's stream stands.",
+        u64::from(*pages.attached.borrow()),
+    );
     for (name, help) in [
         ("store_version", "Version that answers."),
         ("store_records", "Records of it."),

@@ -37,6 +37,8 @@ pub mod server;
 pub mod session;
 pub mod tables;
 pub mod tablespec;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 
 pub use config::Config;

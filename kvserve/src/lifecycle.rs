@@ -237,13 +237,23 @@ const LASTING_ATTEMPTS_MAX: u32 = 5;
 
 #[derive(Debug)]
 enum State {
-    Waiting { retry_at_ms: u64 },
-    Fetching { ticket: Ticket },
-    Verifying { ticket: Ticket },
+    Waiting {
+        retry_at_ms: u64,
+    },
+    Fetching {
+        ticket: Ticket,
+    },
+    Verifying {
+        ticket: Ticket,
+    },
     Open,
-    Failed { at_ms: u64 },
+    Failed {
+        at_ms: u64,
+    },
     /// `then`: what to fetch in its place once the old files are gone.
-    Dropping { then: Option<Arc<[TableSpec]>> },
+    Dropping {
+        then: Option<Arc<[TableSpec]>>,
+    },
 }
 
 #[derive(Debug)]
@@ -300,7 +310,9 @@ impl Lifecycle {
     pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Restored { id, tables, current } => self.restore(id, tables, current, &mut effects),
+            Event::Restored { id, tables, current } => {
+                self.restore(id, tables, current, &mut effects)
+            }
             Event::Assigned { txid, stores } => self.assign(now_ms, txid, stores, &mut effects),
             Event::Progress { ticket, bytes_done } => {
                 if let Some((_, version)) = self.find(ticket) {
@@ -571,7 +583,9 @@ fn settle(name: &str, store: &mut Store, out: &mut Vec<Effect>) {
     };
     if store.wanted != 0 && store.serving != Some(store.wanted) && open(store.wanted) {
         store.serving = Some(store.wanted);
-        out.push(Effect::MakeCurrent { id: VersionId { store: name.into(), number: store.wanted } });
+        out.push(Effect::MakeCurrent {
+            id: VersionId { store: name.into(), number: store.wanted },
+        });
     }
     if store.wanted == 0 && store.serving.take().is_some() {
         out.push(Effect::ClearCurrent { store: name.to_owned() });

@@ -19,10 +19,12 @@ pub fn table_error(error: sstable::Error) -> Error {
         K::Corrupt | K::NotATable => Code::Corrupt,
         K::Unsupported => Code::Incompatible,
         K::Unsorted | K::Duplicate | K::TooLarge | K::Invalid => Code::InvalidArgument,
-        K::Io => return error.io().map_or_else(
-            || Error::new(Code::Io, error.message.clone()),
-            |io| Error::new(Error::io("", io).code, error.message.clone()),
-        ),
+        K::Io => {
+            return error.io().map_or_else(
+                || Error::new(Code::Io, error.message.clone()),
+                |io| Error::new(Error::io("", io).code, error.message.clone()),
+            );
+        }
     };
     Error::new(code, error.message)
 }

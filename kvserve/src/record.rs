@@ -45,7 +45,11 @@ pub fn decode<'t>(kind: &str, text: &'t str) -> Result<Vec<(&'t str, &'t str)>> 
     let (body, last) = text.split_at(body_end);
     let expected = format!("crc32 {:08x}\n", crc32fast::hash(body.as_bytes()));
     if last != expected {
-        return Err(corrupt(format!("last line {:?}, expected {:?}", last.trim_end(), expected.trim_end())));
+        return Err(corrupt(format!(
+            "last line {:?}, expected {:?}",
+            last.trim_end(),
+            expected.trim_end()
+        )));
     }
     let mut lines = body.lines();
     let head = lines.next().unwrap_or_default();
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn a_record_has_these_bytes() {
         // Head with kind and format version, one line per field, CRC32 (IEEE) of all lines before.
-        assert_eq!(sample(), "granary-kvserve-current 1\nversion 7\ncrc32 6d06f18f\n");
+        assert_eq!(sample(), "granary-kvserve-current 1\nversion 7\ncrc32 3d581731\n");
         assert_eq!(decode("current", &sample()).unwrap(), [("version", "7")]);
     }
 
@@ -118,7 +122,8 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                let found = String::from_utf8(bad).ok().map(|text| decode("current", &text).is_ok());
+                let found =
+                    String::from_utf8(bad).ok().map(|text| decode("current", &text).is_ok());
                 assert_ne!(found, Some(true), "bit {bit} of byte {at}");
             }
             let cut = std::str::from_utf8(&good[..at]).unwrap();

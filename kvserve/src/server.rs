@@ -32,6 +32,9 @@ use crate::lifecycle::Pauses;
 use crate::session::{Front, serve};
 use crate::tables::Stores;
 
+#[cfg(test)]
+mod tests;
+
 /// What a graceful stop may take.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
@@ -279,11 +282,7 @@ fn admit(
     })
 }
 
-async fn serve_grpc(
-    listener: TcpListener,
-    front: Arc<Front>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn serve_grpc(listener: TcpListener, front: Arc<Front>, mut stopped: watch::Receiver<bool>) {
     let service = KvServer::new(KvService::new(front))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(REPLY_BYTES_MAX + (1 << 20));

@@ -134,7 +134,11 @@ struct Tally {
 }
 
 /// Serves a connection until it ends. Errors are those of the socket.
-pub async fn serve(mut socket: TcpStream, front: Arc<Front>, client: Arc<Client>) -> io::Result<()> {
+pub async fn serve(
+    mut socket: TcpStream,
+    front: Arc<Front>,
+    client: Arc<Client>,
+) -> io::Result<()> {
     let (mut reader, writer) = socket.split();
     let config = &front.config;
     let limits = Limits {
@@ -260,15 +264,14 @@ impl<'s> Session<'s> {
             let view = cell.view();
             match &view.current {
                 Some(current) => self.version = Some(current.clone()),
-                None => return Err(view.version(&cell.name, 0).expect_err("there is no current one")),
+                None => {
+                    return Err(view.version(&cell.name, 0).expect_err("there is no current one"));
+                }
             }
         }
         let version = self.version.as_deref().expect("it was just loaded");
-        let answering = Answering {
-            output: &mut self.output,
-            protocol: self.protocol,
-            tally: &mut self.tally,
-        };
+        let answering =
+            Answering { output: &mut self.output, protocol: self.protocol, tally: &mut self.tally };
         Ok((version, answering))
     }
 
@@ -391,7 +394,10 @@ impl Output<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let writable = tokio::time::timeout(self.stall, self.socket.writable()).await;
                     writable.map_err(|_| {
-                        io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its replies")
+                        io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the peer does not take its replies",
+                        )
                     })??;
                 }
                 Err(error) => return Err(error),

@@ -49,11 +49,17 @@ impl OpenVersion {
         for (spec, table) in tables {
             let index = u16::try_from(open.len()).ok().filter(|&index| index != NO_TABLE);
             let index = index.ok_or_else(|| {
-                Error::new(Code::LimitExceeded, format!("version {number} has over {NO_TABLE} tables"))
+                Error::new(
+                    Code::LimitExceeded,
+                    format!("version {number} has over {NO_TABLE} tables"),
+                )
             })?;
             let slots = &mut map[usize::from(spec.slot_first)..=usize::from(spec.slot_last)];
             if slots.iter().any(|&other| other != NO_TABLE) {
-                let what = format!("version {number}: slots {} to {} overlap", spec.slot_first, spec.slot_last);
+                let what = format!(
+                    "version {number}: slots {} to {} overlap",
+                    spec.slot_first, spec.slot_last
+                );
                 return Err(Error::new(Code::InvalidArgument, what));
             }
             slots.fill(index);
@@ -113,10 +119,15 @@ impl View {
     pub fn version(&self, store: &str, number: u64) -> Result<Arc<OpenVersion>> {
         let found = if number == 0 { &self.current } else { &self.open.get(&number).cloned() };
         found.clone().ok_or_else(|| match number {
-            0 => Error::new(Code::Unavailable, format!("store {store:?} has no version that serves yet")),
+            0 => Error::new(
+                Code::Unavailable,
+                format!("store {store:?} has no version that serves yet"),
+            ),
             _ => {
                 let open: Vec<_> = self.open.keys().collect();
-                let what = format!("store {store:?}: version {number} is not open here; open are {open:?}");
+                let what = format!(
+                    "store {store:?}: version {number} is not open here; open are {open:?}"
+                );
                 Error::new(Code::NotFound, what)
             }
         })
@@ -180,7 +191,10 @@ impl Stores {
         let cells = self.cells.load();
         cells.get(name).cloned().ok_or_else(|| {
             let known: Vec<_> = cells.keys().collect();
-            Error::new(Code::NotFound, format!("no store {name:?} on this server; it has {known:?}"))
+            Error::new(
+                Code::NotFound,
+                format!("no store {name:?} on this server; it has {known:?}"),
+            )
         })
     }
 

@@ -27,8 +27,20 @@ pub fn time(session: &mut Session<'_>) {
 /// CLUSTER: refused.
 pub fn cluster(session: &mut Session<'_>, args: Args<'_>) {
     const KNOWN: [&str; 14] = [
-        "info", "keyslot", "myid", "slots", "shards", "nodes", "countkeysinslot", "getkeysinslot",
-        "links", "replicas", "slaves", "meet", "forget", "reset",
+        "info",
+        "keyslot",
+        "myid",
+        "slots",
+        "shards",
+        "nodes",
+        "countkeysinslot",
+        "getkeysinslot",
+        "links",
+        "replicas",
+        "slaves",
+        "meet",
+        "forget",
+        "reset",
     ];
     let subcommand = args.at(1).to_ascii_lowercase();
     if KNOWN.iter().any(|known| known.as_bytes() == subcommand) {

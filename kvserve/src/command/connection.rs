@@ -122,7 +122,9 @@ fn client_text(text: &[u8], what: &str) -> Result<String, String> {
     let printable = text.iter().all(u8::is_ascii_graphic);
     match std::str::from_utf8(text) {
         Ok(text) if printable => Ok(text.to_owned()),
-        _ => Err(format!("ERR Client {what} cannot contain spaces, newlines or special characters.")),
+        _ => {
+            Err(format!("ERR Client {what} cannot contain spaces, newlines or special characters."))
+        }
     }
 }
 
@@ -159,9 +161,15 @@ pub async fn client(session: &mut Session<'_>, args: Args<'_>) -> io::Result<Flo
         b"list" => client_list(session, args),
         b"getname" => {
             let name = session.client.told().name.clone();
-            if name.is_empty() { session.reply().null() } else { session.reply().bulk(name.as_bytes()) }
+            if name.is_empty() {
+                session.reply().null()
+            } else {
+                session.reply().bulk(name.as_bytes())
+            }
         }
-        b"setname" => tell(session, client_text(args.at(2), "names"), |told, name| told.name = name),
+        b"setname" => {
+            tell(session, client_text(args.at(2), "names"), |told, name| told.name = name)
+        }
         b"setinfo" => client_setinfo(session, args.at(2), args.at(3)),
         _ => on_or_off(session, args.at(2)),
     }
@@ -307,7 +315,8 @@ impl KillFilter {
             let value = args.get(at + 1).ok_or(SYNTAX)?;
             match args.at(at).to_ascii_lowercase().as_slice() {
                 b"id" => {
-                    let id = number(value).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
+                    let id =
+                        number(value).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
                     filter.id = Some(id.ok_or("ERR client-id should be greater than 0")?);
                 }
                 b"addr" => filter.peer = Some(text(value)),

@@ -167,7 +167,8 @@ pub fn scan(session: &mut Session<'_>, args: Args<'_>) {
         _ => match session.front.cursors.key(cursor) {
             Some(key) => Some(key),
             None => {
-                let error = "ERR invalid cursor: it is unknown or forgotten; start again with SCAN 0";
+                let error =
+                    "ERR invalid cursor: it is unknown or forgotten; start again with SCAN 0";
                 session.reply().error(error);
                 return;
             }
@@ -274,7 +275,8 @@ pub async fn keys(session: &mut Session<'_>, pattern: &[u8]) -> io::Result<Flow>
             }
         }
         if found.len() > keys_max {
-            let error = format!("more than {keys_max} keys match: use SCAN, or raise kvserve.keys_max");
+            let error =
+                format!("more than {keys_max} keys match: use SCAN, or raise kvserve.keys_max");
             out.failed(&Error::new(Code::LimitExceeded, error));
             return Ok(Flow::Next);
         }
@@ -331,9 +333,7 @@ pub async fn granary_scan(session: &mut Session<'_>, args: Args<'_>) -> io::Resu
 /// RANDOMKEY.
 pub fn randomkey(session: &mut Session<'_>) {
     let random = session.front.random();
-    answer(session, |version| {
-        Ok(version.any_key(random)?.map_or(Answer::Null, Answer::Bulk))
-    });
+    answer(session, |version| Ok(version.any_key(random)?.map_or(Answer::Null, Answer::Bulk)));
 }
 
 /// DBSIZE.

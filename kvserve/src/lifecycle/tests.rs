@@ -175,7 +175,11 @@ fn a_store_made_anew_under_its_old_name_does_not_serve_the_old_tables() {
 #[test]
 fn what_served_before_a_restart_serves_after_it_without_the_namenode() {
     let mut life = Lifecycle::new(Pauses::default());
-    let restored = |number, current| Event::Restored { id: id(number), tables: tables(number as u32), current };
+    let restored = |number, current| Event::Restored {
+        id: id(number),
+        tables: tables(number as u32),
+        current,
+    };
     assert_eq!(life.handle(0, restored(1, false)), []);
     assert_eq!(life.handle(0, restored(2, true)), [Effect::MakeCurrent { id: id(2) }]);
     assert_eq!(phases(&life), [(1, Phase::Ready), (2, Phase::Serving)]);
@@ -208,7 +212,10 @@ impl Shell {
             match effect {
                 Effect::Fetch { ticket, id, .. } => {
                     assert!(!self.dropping.contains(&id), "{id} is fetched while it is dropped");
-                    assert!(!self.running.values().any(|other| *other == id), "{id} worked on twice");
+                    assert!(
+                        !self.running.values().any(|other| *other == id),
+                        "{id} worked on twice"
+                    );
                     self.running.insert(ticket, id);
                 }
                 Effect::Open { ticket, id, .. } => {

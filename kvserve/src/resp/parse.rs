@@ -244,10 +244,7 @@ struct Line<'a> {
 const DIGITS_MAX: usize = 20;
 
 /// Reads a length line; `None` if it has not ended yet.
-fn length_line<'a>(
-    bytes: &'a [u8],
-    too_long: &str,
-) -> Result<Option<Line<'a>>, ProtocolError> {
+fn length_line<'a>(bytes: &'a [u8], too_long: &str) -> Result<Option<Line<'a>>, ProtocolError> {
     let window = &bytes[..bytes.len().min(1 + DIGITS_MAX + 2)];
     match window.iter().position(|&b| b == b'\r') {
         Some(end) => match window.get(end + 1) {

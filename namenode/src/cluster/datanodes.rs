@@ -249,9 +249,14 @@ impl Datanodes {
         self.nodes.iter().enumerate().map(|(number, node)| (index_of(number), node))
     }
 
-    /// Nodes that are alive or suspect.
+    /// Nodes that are alive or suspect, by index.
+    pub fn living_nodes(&self) -> impl Iterator<Item = (NodeIndex, &Datanode)> {
+        self.iter().filter(|(_, node)| node.liveness != Liveness::Dead)
+    }
+
+    /// How many nodes are alive or suspect.
     pub fn living(&self) -> usize {
-        self.nodes.iter().filter(|node| node.liveness != Liveness::Dead).count()
+        self.living_nodes().count()
     }
 
     /// Declares dead whoever else had this address, and tells who.

@@ -27,13 +27,13 @@ pub mod report;
 pub mod rng;
 pub mod safemode;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use proto::granary::{
     Block, DatanodeAddress, DatanodeCommands, DatanodeHeartbeat, DatanodeRegister, RecoverBlock,
     ReplicaState, TransferBlock,
 };
-use proto::{BlockId, Code, Error, GenerationStamp, Result};
+use proto::{BlockId, Code, Error, GenerationStamp, InodeId, Result};
 
 use datanodes::{Datanodes, Liveness, NodeIndex, Registration};
 use invalidate::Invalidations;
@@ -131,6 +131,7 @@ pub struct Cluster {
     promises: HashMap<u64, Promise>,
     sweeps: BTreeMap<NodeIndex, u64>,
     rng: Choices,
+    look_again: BTreeSet<BlockId>,
     effects: Vec<Effect>,
 }
 
@@ -154,6 +155,7 @@ impl Cluster {
             promises: HashMap::new(),
             sweeps: BTreeMap::new(),
             rng: Choices::new(settings.seed),
+            look_again: BTreeSet::new(),
             effects: Vec::new(),
         }
     }
@@ -331,6 +333,12 @@ impl Cluster {
         }
     }
 
+    /// Other replicas are wanted of a block; what is too many goes with the next tick.
+    pub fn replication_changed(&mut self, id: BlockId, replication: u32) {
+        self.replicas.set_expected(id, replication);
+        self.look_again.insert(id);
+    }
+
     /// Chooses targets of a new block. Errors: `NotEnoughDatanodes`.
     pub fn place(&mut self, wanted: &Wanted<'_>) -> Result<Vec<NodeIndex>> {
         placement::choose(&self.datanodes, &mut self.rng, wanted)
@@ -340,6 +348,12 @@ impl Cluster {
     pub fn start_pipeline(&mut self, id: BlockId, nodes: &[NodeIndex], block_bytes: u64) {
         self.replicas.set_pipeline(id, nodes);
         self.promise(id, nodes, block_bytes);
+    }
+
+    /// The pipeline of a block goes on with these nodes; each is promised what the first ones were.
+    pub fn move_pipeline(&mut self, id: BlockId, nodes: &[NodeIndex]) {
+        let bytes = self.promises.get(&id.0).map_or(0, |promise| promise.bytes);
+        self.start_pipeline(id, nodes, bytes);
     }
 
     /// Indexes of uuids, in their order; unknown ones are left out.
@@ -395,14 +409,14 @@ impl Cluster {
     pub fn begin_recovery(
         &mut self,
         now_ms: u64,
-        id: BlockId,
+        (id, inode): (BlockId, InodeId),
         truth: &BlockTruth,
         new_stamp: GenerationStamp,
         new_length: Option<u64>,
     ) -> bool {
         let mut nodes = self.replicas.locations(id, truth).nodes;
         nodes.retain(|&node| self.datanodes.get(node).liveness != Liveness::Dead);
-        let Some(leader) = self.recoveries.begin(now_ms, id, new_stamp, &nodes) else {
+        let Some(leader) = self.recoveries.begin(now_ms, (id, inode), new_stamp, &nodes) else {
             return false;
         };
         nodes.retain(|&node| node != leader);
@@ -442,6 +456,11 @@ impl Cluster {
         }
         if self.safemode.is_on() {
             return;
+        }
+        for id in std::mem::take(&mut self.look_again) {
+            if let Some(truth) = truth(id) {
+                self.settle_block(id, &truth);
+            }
         }
         self.repair(now_ms, truth);
         let waiting = |(node, _): &(NodeIndex, _)| self.invalidations.waiting(*node) > 0;

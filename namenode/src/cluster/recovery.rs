@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use proto::{BlockId, GenerationStamp};
+use proto::{BlockId, GenerationStamp, InodeId};
 
 use super::datanodes::NodeIndex;
 
 #[derive(Clone, Debug)]
 struct Recovery {
+    inode: InodeId,
     stamp: GenerationStamp,
     deadline_ms: u64,
     /// Every leader so far, the latest last.
@@ -36,7 +37,7 @@ impl Recoveries {
     pub fn begin(
         &mut self,
         now_ms: u64,
-        id: BlockId,
+        (id, inode): (BlockId, InodeId),
         stamp: GenerationStamp,
         replicas: &[NodeIndex],
     ) -> Option<NodeIndex> {
@@ -46,7 +47,7 @@ impl Recoveries {
         leaders.retain(|&old| Some(old) != leader);
         leaders.extend(leader);
         let deadline_ms = now_ms.saturating_add(self.timeout_ms);
-        self.by_block.insert(id.0, Recovery { stamp, deadline_ms, leaders });
+        self.by_block.insert(id.0, Recovery { inode, stamp, deadline_ms, leaders });
         leader
     }
 
@@ -60,12 +61,12 @@ impl Recoveries {
         self.by_block.get(&id.0).is_some_and(|recovery| now_ms < recovery.deadline_ms)
     }
 
-    /// Recoveries whose deadline is over, by block.
-    pub fn overdue(&self, now_ms: u64) -> Vec<BlockId> {
+    /// Recoveries whose deadline is over, and their files, by block.
+    pub fn overdue(&self, now_ms: u64) -> Vec<(BlockId, InodeId)> {
         self.by_block
             .iter()
             .filter(|(_, recovery)| now_ms >= recovery.deadline_ms)
-            .map(|(&id, _)| BlockId(id))
+            .map(|(&id, recovery)| (BlockId(id), recovery.inode))
             .collect()
     }
 
@@ -82,18 +83,18 @@ mod tests {
     #[test]
     fn a_recovery_that_does_not_come_back_is_led_by_another() {
         let mut recoveries = Recoveries::new(100);
-        let id = BlockId(7);
+        let (id, inode) = (BlockId(7), InodeId(9));
         let replicas = [NodeIndex(1), NodeIndex(2)];
         let begin = |recoveries: &mut Recoveries, now_ms, stamp| {
-            recoveries.begin(now_ms, id, GenerationStamp(stamp), &replicas)
+            recoveries.begin(now_ms, (id, inode), GenerationStamp(stamp), &replicas)
         };
         assert_eq!(begin(&mut recoveries, 0, 10), Some(NodeIndex(1)));
         assert!(recoveries.is_pending(99, id) && recoveries.overdue(99).is_empty());
-        assert_eq!(recoveries.overdue(100), [id]);
+        assert_eq!(recoveries.overdue(100), [(id, inode)]);
         assert_eq!(begin(&mut recoveries, 100, 11), Some(NodeIndex(2)));
         assert_eq!(recoveries.stamp(id), Some(GenerationStamp(11)));
         assert_eq!(begin(&mut recoveries, 200, 12), Some(NodeIndex(1)), "the one longest ago");
-        assert_eq!(recoveries.begin(300, id, GenerationStamp(13), &[]), None);
+        assert_eq!(recoveries.begin(300, (id, inode), GenerationStamp(13), &[]), None);
         recoveries.end(id);
         assert!(recoveries.overdue(u64::MAX).is_empty() && recoveries.stamp(id).is_none());
     }

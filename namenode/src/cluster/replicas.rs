@@ -172,12 +172,7 @@ impl Replicas {
             entry.flags = EXISTS;
             self.totals.blocks += 1;
         }
-        entry.expected = u8::try_from(truth.replication).unwrap_or(WIDE);
-        if entry.expected == WIDE {
-            self.wide.insert(id.0, truth.replication);
-        } else if !self.wide.is_empty() {
-            self.wide.remove(&id.0);
-        }
+        entry.expected = self.narrow(id, truth.replication);
         if truth.complete {
             entry.flags |= COMPLETE
         } else {
@@ -190,6 +185,29 @@ impl Replicas {
             _ => {}
         }
         self.reclassify(id);
+    }
+
+    /// As [`Replicas::sync`], if the block is not known yet.
+    pub fn sync_if_new(&mut self, id: BlockId, truth: &BlockTruth) {
+        if self.entry(id).flags & EXISTS == 0 {
+            self.sync(id, truth);
+        }
+    }
+
+    /// Other replicas are wanted of a known block.
+    pub fn set_expected(&mut self, id: BlockId, replication: u32) {
+        let entry = self.entry(id);
+        if entry.flags & EXISTS != 0 {
+            let expected = self.narrow(id, replication);
+            self.store(id, Entry { expected, ..entry });
+            self.reclassify(id);
+        }
+    }
+
+    /// Replicas that are wanted of a known block; `None` for an unknown one.
+    pub fn wanted(&self, id: BlockId) -> Option<u32> {
+        let entry = self.entry(id);
+        (entry.flags & EXISTS != 0).then(|| self.expected(id, entry) as u32)
     }
 
     /// Forgets a block that no file has any more; returns who holds it or was to hold it, by index.
@@ -539,6 +557,17 @@ impl Replicas {
         step(UNDER, &mut self.totals.under_replicated);
         step(MISSING, &mut self.totals.missing);
         step(CORRUPT, &mut self.totals.corrupt);
+    }
+
+    /// An expected replication as an entry holds it; a wide one stands in the side map.
+    fn narrow(&mut self, id: BlockId, replication: u32) -> u8 {
+        let expected = u8::try_from(replication).unwrap_or(WIDE);
+        if expected == WIDE {
+            self.wide.insert(id.0, replication);
+        } else if !self.wide.is_empty() {
+            self.wide.remove(&id.0);
+        }
+        expected
     }
 
     fn expected(&self, id: BlockId, entry: Entry) -> usize {

@@ -296,7 +296,10 @@ fn replicas_beyond_the_wish_are_deleted() {
         world.commands(at);
     }
     world.with(|c, truth| c.tick(0, truth));
-    world.set(1, Some(done(1)));
+    world.blocks.borrow_mut().insert(1, done(1));
+    world.cluster.replication_changed(BlockId(1), 1);
+    assert_eq!(world.holders(1).len(), 3);
+    world.with(|c, truth| c.tick(0, truth));
     let deleted: usize = nodes.iter().map(|at| world.commands(at).invalidate.len()).sum();
     assert_eq!((deleted, world.holders(1).len()), (2, 1));
 }
@@ -312,7 +315,7 @@ fn a_recovery_goes_to_a_live_holder_with_all_replicas_named() {
     world.cluster.start_pipeline(BlockId(1), &pipeline, ROOM);
     assert!(world.cluster.has_any_replica(BlockId(1)));
     let stamp = GenerationStamp(7);
-    assert!(world.cluster.begin_recovery(0, BlockId(1), &open, stamp, None));
+    assert!(world.cluster.begin_recovery(0, (BlockId(1), InodeId(5)), &open, stamp, None));
     let told: Vec<_> = nodes.iter().flat_map(|at| world.commands(at).recover).collect();
     assert_eq!((told.len(), told[0].replicas.len(), told[0].new_generation_stamp), (1, 3, 7));
     assert_eq!(world.cluster.recoveries.stamp(BlockId(1)), Some(stamp));

@@ -1,0 +1,306 @@
+//! Blocks of files that are being written: where they go, when they count, and what is wrong with them.
+//!
+//! The journal mints ids and stamps; targets are chosen here and only remembered. `addBlock` and `complete` hold
+//! their answer for a bounded moment until enough finalized replicas of the last block were reported: they are woken
+//! by the report, so that closing a small file costs no poll.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proto::granary::*;
+use proto::{BlockId, Code, Error, GenerationStamp, InodeId, Result};
+
+use super::access::{Method, check_principal};
+use super::node::{Node, file_ref, host_of, look_up, required, truth_of, unexpected};
+use crate::cluster::datanodes::NodeIndex;
+use crate::cluster::placement::Wanted;
+use crate::op::{self, FileRef, Op, Reply};
+
+/// DataNodes that a request may exclude or name, and bad replicas that it may report.
+const NAMED_MAX: usize = 10_000;
+
+type Peer = Option<IpAddr>;
+
+impl Node {
+    pub(super) async fn add_block(
+        &self,
+        message: AddBlockRequest,
+        peer: Peer,
+    ) -> Result<LocatedBlock> {
+        let call = self.enter(Method::AddBlock, message.caller)?;
+        check_named(&message.excluded)?;
+        let file = file_ref(&message.path, message.inode)?;
+        let previous = message.previous.map(op::Block::from);
+        if let Some(previous) = &previous
+            && !self.wait_for_replicas(previous).await
+        {
+            return Err(self.not_replicated_yet(previous));
+        }
+        let host = if message.client_host.is_empty() { host_of(peer) } else { message.client_host };
+        let excluded = self.volatile.cluster(|cluster, _| cluster.find_all(&message.excluded));
+        // Nothing is minted if there is no node to write to.
+        let (replication, block_bytes) = self.layout(&call.0, &file)?;
+        let mut targets = self.choose(replication, block_bytes, &host, &[], &excluded)?;
+        let op = Op::AddBlock { file, holder: message.holder, previous };
+        let reply = self.propose(call, op).await?;
+        let Reply::BlockAllocated { block, offset, replication, block_bytes, .. } = reply else {
+            return unexpected("addBlock", &reply);
+        };
+        let locations = self.volatile.cluster(|cluster, _| {
+            // A repeated call gets the same block again: then also the same targets, if it still wants them.
+            let known = cluster.replicas.pipeline(block.id);
+            if !known.is_empty() && !known.iter().any(|node| excluded.contains(node)) {
+                targets = known;
+            }
+            targets.truncate(replication as usize);
+            cluster.start_pipeline(block.id, &targets, block_bytes);
+            cluster.addresses(&targets)
+        });
+        Ok(LocatedBlock { block: Some(block.into()), offset, locations, corrupt: false })
+    }
+
+    pub(super) async fn abandon_block(
+        &self,
+        message: AbandonBlockRequest,
+        _: Peer,
+    ) -> Result<Empty> {
+        let call = self.enter(Method::AbandonBlock, message.caller)?;
+        let op = Op::AbandonBlock {
+            file: file_ref(&message.path, message.inode)?,
+            holder: message.holder,
+            block: required("block", message.block)?.into(),
+        };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+
+    /// The whole pipeline: the existing nodes first, then those added.
+    pub(super) async fn get_additional_datanode(
+        &self,
+        message: GetAdditionalDatanodeRequest,
+        peer: Peer,
+    ) -> Result<LocatedBlock> {
+        let (caller, _) = self.enter(Method::GetAdditionalDatanode, message.caller)?;
+        check_named(&message.existing)?;
+        check_named(&message.excluded)?;
+        let block = required("block", message.block)?;
+        let file = file_ref(&message.path, message.inode)?;
+        self.check_holder(&caller, &file, &message.holder)?;
+        let (_, block_bytes) = self.layout(&caller, &file)?;
+        let (existing, excluded) = self.volatile.cluster(|cluster, _| {
+            (cluster.find_all(&message.existing), cluster.find_all(&message.excluded))
+        });
+        let wanted = message.wanted.clamp(1, 16);
+        let added = self.choose(wanted, block_bytes, &host_of(peer), &existing, &excluded)?;
+        let all: Vec<NodeIndex> = existing.into_iter().chain(added).collect();
+        let locations = self.volatile.cluster(|cluster, _| cluster.addresses(&all));
+        Ok(LocatedBlock { block: Some(block), offset: 0, locations, corrupt: false })
+    }
+
+    pub(super) async fn update_block_for_pipeline(
+        &self,
+        message: UpdateBlockForPipelineRequest,
+        _: Peer,
+    ) -> Result<LocatedBlock> {
+        let call = self.enter(Method::UpdateBlockForPipeline, message.caller)?;
+        let block = required("block", message.block)?.into();
+        let op = Op::UpdateBlockForPipeline { block, holder: message.holder };
+        match self.propose(call, op).await? {
+            Reply::Stamped(block) => Ok(LocatedBlock {
+                locations: self.volatile.cluster(|cluster, _| {
+                    let nodes = cluster.replicas.pipeline(block.id);
+                    cluster.addresses(&nodes)
+                }),
+                block: Some(block.into()),
+                ..Default::default()
+            }),
+            reply => unexpected("updateBlockForPipeline", &reply),
+        }
+    }
+
+    pub(super) async fn update_pipeline(
+        &self,
+        message: UpdatePipelineRequest,
+        _: Peer,
+    ) -> Result<Empty> {
+        let call = self.enter(Method::UpdatePipeline, message.caller)?;
+        check_named(&message.datanodes)?;
+        let old_block: op::Block = required("old block", message.old_block)?.into();
+        let new_block: op::Block = required("new block", message.new_block)?.into();
+        let op = Op::UpdatePipeline { holder: message.holder, old_block, new_block };
+        self.propose(call, op).await?;
+        self.volatile.cluster(|cluster, _| {
+            let nodes = cluster.find_all(&message.datanodes);
+            cluster.move_pipeline(new_block.id, &nodes);
+        });
+        Ok(Empty {})
+    }
+
+    pub(super) async fn fsync(&self, message: FsyncRequest, _: Peer) -> Result<Empty> {
+        let call = self.enter(Method::Fsync, message.caller)?;
+        let op = Op::Fsync {
+            file: file_ref(&message.path, message.inode)?,
+            holder: message.holder,
+            last_block_length: message.last_block_length,
+        };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+
+    pub(super) async fn complete(
+        &self,
+        message: CompleteRequest,
+        _: Peer,
+    ) -> Result<CompleteReply> {
+        let call = self.enter(Method::Complete, message.caller)?;
+        let file = file_ref(&message.path, message.inode)?;
+        let last = message.last.map(op::Block::from);
+        if let Some(last) = &last
+            && !self.wait_for_replicas(last).await
+        {
+            return Ok(CompleteReply { completed: false });
+        }
+        let op = Op::Complete { file, holder: message.holder, last };
+        match self.propose(call, op).await? {
+            Reply::Completed { .. } => Ok(CompleteReply { completed: true }),
+            reply => unexpected("complete", &reply),
+        }
+    }
+
+    pub(super) async fn report_bad_blocks(
+        &self,
+        message: ReportBadBlocksRequest,
+        _: Peer,
+    ) -> Result<Empty> {
+        self.enter(Method::ReportBadBlocks, message.caller)?;
+        if message.replicas.len() > NAMED_MAX {
+            return Err(too_many("bad replicas", message.replicas.len()));
+        }
+        for bad in &message.replicas {
+            let block = required("block of a bad replica", bad.block)?;
+            let id = BlockId(block.id);
+            self.log.read(|state| {
+                let truth = look_up(state, id);
+                self.volatile.cluster(|cluster, _| {
+                    if let Some(node) = cluster.datanodes.find(&bad.datanode) {
+                        let stamp = GenerationStamp(block.generation_stamp);
+                        cluster.bad_replica(node, id, stamp, truth.as_ref());
+                    }
+                });
+            });
+        }
+        Ok(Empty {})
+    }
+
+    /// Waits until enough finalized replicas of a block at this stamp and length were reported; false when the
+    /// moment is over. A block that the namespace does not have is not waited for: the operation tells.
+    async fn wait_for_replicas(&self, block: &op::Block) -> bool {
+        let enough = || {
+            let known = self.log.read(|state| state.block(block.id));
+            let Some(known) = known else { return true };
+            let min = self.config.replication_min.min(known.replication) as usize;
+            self.volatile.cluster(|cluster, _| {
+                cluster.replicas.sync_if_new(block.id, &truth_of(&known));
+                cluster.replicas.finalized(block.id, block.stamp, block.length) >= min
+            })
+        };
+        if enough() {
+            return true;
+        }
+        let Some(waiter) = self.volatile.wait_for(block.id) else { return false };
+        let until = tokio::time::sleep(Duration::from_millis(self.config.complete_hold_ms));
+        tokio::pin!(until);
+        loop {
+            let changed = waiter.changed();
+            tokio::pin!(changed);
+            // From here on no change is missed; only then is it looked at.
+            changed.as_mut().enable();
+            if enough() {
+                return true;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = &mut until => return enough(),
+            }
+        }
+    }
+
+    fn not_replicated_yet(&self, block: &op::Block) -> Error {
+        let count = self
+            .volatile
+            .cluster(|cluster, _| cluster.replicas.finalized(block.id, block.stamp, block.length));
+        Error::new(
+            Code::NotReplicatedYet,
+            format!(
+                "{} {} of {} bytes has {count} reported replicas, {} are needed",
+                block.id, block.stamp, block.length, self.config.replication_min
+            ),
+        )
+    }
+
+    /// (replicas, bytes of a block) that a file asks for.
+    fn layout(&self, caller: &op::Caller, file: &FileRef) -> Result<(u32, u64)> {
+        let status = self.log.read(|state| match file.inode {
+            Some(inode) => Ok(state.inode_status(inode)),
+            None => state.status(caller, &file.path),
+        })?;
+        match status {
+            Some(status) if status.kind() == FileKind::File => {
+                Ok((status.replication, status.block_bytes))
+            }
+            Some(_) => Err(Error::new(Code::IsFolder, format!("{} is a folder", file.path))),
+            None => Err(Error::new(
+                Code::LeaseExpired,
+                format!("{} is gone: it was deleted or replaced while it was open", file.path),
+            )),
+        }
+    }
+
+    fn choose(
+        &self,
+        replicas: u32,
+        block_bytes: u64,
+        writer_host: &str,
+        existing: &[NodeIndex],
+        excluded: &[NodeIndex],
+    ) -> Result<Vec<NodeIndex>> {
+        let replicas_min =
+            if existing.is_empty() { self.config.replication_min.min(replicas) } else { 1 };
+        let wanted = Wanted {
+            replicas: replicas as usize,
+            replicas_min: replicas_min as usize,
+            block_bytes,
+            writer_host,
+            existing,
+            excluded,
+        };
+        self.volatile.cluster(|cluster, _| cluster.place(&wanted))
+    }
+
+    /// Errors with `LeaseExpired` unless the holder writes the file.
+    fn check_holder(&self, caller: &op::Caller, file: &FileRef, holder: &str) -> Result<()> {
+        check_principal("the lease holder", holder)?;
+        let lease = self.log.read(|state| {
+            let inode = match file.inode {
+                Some(inode) => Some(inode),
+                None => state.status(caller, &file.path)?.map(|status| InodeId(status.inode)),
+            };
+            let lease = inode.and_then(|inode| state.lease(inode));
+            Ok::<_, Error>(lease.map(|lease| lease.holder.clone()))
+        })?;
+        if lease.as_deref() == Some(holder) {
+            return Ok(());
+        }
+        let by = lease.map_or("nobody".to_owned(), |other| format!("{other:?}"));
+        Err(Error::new(
+            Code::LeaseExpired,
+            format!("{} is open for {by}, not for {holder:?}", file.path),
+        ))
+    }
+}
+
+fn check_named(uuids: &[String]) -> Result<()> {
+    if uuids.len() > NAMED_MAX { Err(too_many("DataNodes", uuids.len())) } else { Ok(()) }
+}
+
+fn too_many(what: &str, count: usize) -> Error {
+    Error::new(Code::InvalidArgument, format!("{count} {what} in one request, at most {NAMED_MAX}"))
+}

@@ -1,0 +1,30 @@
+//! The front ends: every way to ask the NameNode something, in front of one set of functions.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`access`] | the table of methods: who may call them; callers and their groups |
+//! | [`node`] | what all front ends share; how an operation is proposed and counted |
+//! | [`namespace`], [`blocks`], [`leases`] | what clients ask: names; blocks of open files; who writes |
+//! | [`datanodes`] | the streams of DataNodes |
+//! | [`catalogue`] | stores, and the streams of kvserve nodes |
+//! | [`admin`] | status and safe mode |
+//! | [`http`], [`metrics`] | the status page and counters |
+//! | [`hadoop_rpc`] | the port kept for Hadoop's RPC |
+//! | [`volatile`] | locks, clock and wake-ups around the volatile cores |
+//! | [`stop`] | the switch that ends all tasks |
+//!
+//! Rules of the namespace are not here: `state` has them, and answers for both protocols alike.
+
+pub mod access;
+pub mod admin;
+pub mod blocks;
+pub mod catalogue;
+pub mod datanodes;
+pub mod hadoop_rpc;
+pub mod http;
+pub mod leases;
+pub mod metrics;
+pub mod namespace;
+pub mod node;
+pub mod stop;
+pub mod volatile;

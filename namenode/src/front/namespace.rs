@@ -1,0 +1,266 @@
+//! The service Namespace: names, folders, attributes; and the list of all its methods.
+//!
+//! A method takes its message apart, enters the call, and either reads the state or proposes one operation.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::granary::namespace_server::Namespace;
+use proto::granary::*;
+use proto::limits::{
+    BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, CHECKSUM_CHUNK_BYTES, PACKET_BYTES_NATIVE, REPLICATION_MAX,
+};
+use proto::{Code, Error, Result};
+use tonic::{Request, Response, Status};
+
+use super::access::{Method, check_principal};
+use super::node::{Node, host_of, path, unexpected};
+use crate::op::{self, Op, Reply};
+
+/// Blocks in one reply to GetBlockLocations: about 400 bytes each with three replicas.
+const LOCATED_BLOCKS_MAX: usize = 20_000;
+
+/// The service.
+pub struct NamespaceService(pub Arc<Node>);
+
+macro_rules! methods {
+    ($($name:ident($request:ty) -> $reply:ty, $method:ident;)*) => {
+        #[tonic::async_trait]
+        impl Namespace for NamespaceService {
+            $(async fn $name(
+                &self,
+                request: Request<$request>,
+            ) -> std::result::Result<Response<$reply>, Status> {
+                let since = Instant::now();
+                let peer = request.remote_addr().map(|addr| addr.ip());
+                let result = self.0.$name(request.into_inner(), peer).await;
+                self.0.counted(Method::$method, since, result)
+            })*
+        }
+    };
+}
+
+methods! {
+    get_server_defaults(GetServerDefaultsRequest) -> ServerDefaults, GetServerDefaults;
+    get_file_info(PathRequest) -> GetFileInfoReply, GetFileInfo;
+    get_listing(GetListingRequest) -> GetListingReply, GetListing;
+    get_block_locations(GetBlockLocationsRequest) -> LocatedBlocks, GetBlockLocations;
+    get_content_summary(PathRequest) -> ContentSummary, GetContentSummary;
+    get_fs_stats(GetFsStatsRequest) -> FsStats, GetFsStats;
+    mkdirs(MkdirsRequest) -> MkdirsReply, Mkdirs;
+    create(CreateRequest) -> CreateReply, Create;
+    append(AppendRequest) -> AppendReply, Append;
+    add_block(AddBlockRequest) -> LocatedBlock, AddBlock;
+    abandon_block(AbandonBlockRequest) -> Empty, AbandonBlock;
+    get_additional_datanode(GetAdditionalDatanodeRequest) -> LocatedBlock, GetAdditionalDatanode;
+    update_block_for_pipeline(UpdateBlockForPipelineRequest) -> LocatedBlock, UpdateBlockForPipeline;
+    update_pipeline(UpdatePipelineRequest) -> Empty, UpdatePipeline;
+    fsync(FsyncRequest) -> Empty, Fsync;
+    complete(CompleteRequest) -> CompleteReply, Complete;
+    renew_lease(RenewLeaseRequest) -> Empty, RenewLease;
+    recover_lease(RecoverLeaseRequest) -> RecoverLeaseReply, RecoverLease;
+    report_bad_blocks(ReportBadBlocksRequest) -> Empty, ReportBadBlocks;
+    rename(RenameRequest) -> Empty, Rename;
+    delete(DeleteRequest) -> DeleteReply, Delete;
+    link(LinkRequest) -> FileStatus, Link;
+    truncate(TruncateRequest) -> TruncateReply, Truncate;
+    set_permission(SetPermissionRequest) -> Empty, SetPermission;
+    set_owner(SetOwnerRequest) -> Empty, SetOwner;
+    set_times(SetTimesRequest) -> Empty, SetTimes;
+    set_replication(SetReplicationRequest) -> Empty, SetReplication;
+}
+
+type Peer = Option<IpAddr>;
+
+impl Node {
+    async fn get_server_defaults(
+        &self,
+        _: GetServerDefaultsRequest,
+        _: Peer,
+    ) -> Result<ServerDefaults> {
+        Ok(ServerDefaults {
+            block_bytes: self.config.block_bytes,
+            checksum_chunk_bytes: CHECKSUM_CHUNK_BYTES,
+            packet_bytes: PACKET_BYTES_NATIVE,
+            replication: self.config.replication,
+            pool_id: self.pool_id.clone(),
+            cluster_id: self.cluster_id.clone(),
+        })
+    }
+
+    async fn get_file_info(&self, message: PathRequest, _: Peer) -> Result<GetFileInfoReply> {
+        let (caller, _) = self.enter(Method::GetFileInfo, message.caller)?;
+        let path = path(&message.path)?;
+        let status = self.log.read(|state| state.status(&caller, &path))?;
+        Ok(GetFileInfoReply { status })
+    }
+
+    async fn get_listing(&self, message: GetListingRequest, _: Peer) -> Result<GetListingReply> {
+        let (caller, _) = self.enter(Method::GetListing, message.caller)?;
+        let path = path(&message.path)?;
+        let found = self
+            .log
+            .read(|state| state.list(&caller, &path, &message.start_after, message.limit))?;
+        let Some(listing) = found else {
+            return Err(Error::new(Code::NotFound, format!("{path} does not exist")));
+        };
+        Ok(GetListingReply { entries: listing.entries, remaining: listing.remaining })
+    }
+
+    async fn get_block_locations(
+        &self,
+        message: GetBlockLocationsRequest,
+        peer: Peer,
+    ) -> Result<LocatedBlocks> {
+        let (caller, _) = self.enter(Method::GetBlockLocations, message.caller)?;
+        let path = path(&message.path)?;
+        let found = self
+            .log
+            .read(|state| state.block_locations(&caller, &path, message.offset, message.length))?;
+        let host = host_of(peer);
+        let located = |(offset, info): &_| self.located(*offset, info, &host);
+        Ok(LocatedBlocks {
+            under_construction: found.status.open_for_write,
+            last_block_complete: found
+                .last
+                .as_ref()
+                .is_none_or(|(_, info)| info.state == op::BlockState::Complete),
+            blocks: found.blocks.iter().take(LOCATED_BLOCKS_MAX).map(located).collect(),
+            last_block: found.last.as_ref().map(located),
+            status: Some(found.status),
+        })
+    }
+
+    async fn get_content_summary(&self, message: PathRequest, _: Peer) -> Result<ContentSummary> {
+        let (caller, _) = self.enter(Method::GetContentSummary, message.caller)?;
+        let path = path(&message.path)?;
+        self.log.read(|state| state.content_summary(&caller, &path))
+    }
+
+    async fn get_fs_stats(&self, _: GetFsStatsRequest, _: Peer) -> Result<FsStats> {
+        Ok(self.fs_stats())
+    }
+
+    async fn mkdirs(&self, message: MkdirsRequest, _: Peer) -> Result<MkdirsReply> {
+        let call = self.enter(Method::Mkdirs, message.caller)?;
+        let op = Op::Mkdirs {
+            path: path(&message.path)?,
+            mode: message.mode,
+            create_parents: message.create_parents,
+        };
+        match self.propose(call, op).await? {
+            Reply::Created(created) => Ok(MkdirsReply { created }),
+            reply => unexpected("mkdirs", &reply),
+        }
+    }
+
+    async fn create(&self, message: CreateRequest, _: Peer) -> Result<CreateReply> {
+        let call = self.enter(Method::Create, message.caller)?;
+        check_principal("the lease holder", &message.holder)?;
+        let or = |asked: u64, default: u64| if asked == 0 { default } else { asked };
+        let replication = or(message.replication.into(), self.config.replication.into());
+        let block_bytes = or(message.block_bytes, self.config.block_bytes);
+        check_layout(replication, block_bytes)?;
+        let op = Op::Create {
+            path: path(&message.path)?,
+            holder: message.holder,
+            mode: message.mode,
+            overwrite: message.overwrite,
+            create_parents: message.create_parents,
+            replication: replication as u32,
+            block_bytes,
+        };
+        match self.propose(call, op).await? {
+            Reply::File(status) => Ok(CreateReply { status: Some(*status) }),
+            reply => unexpected("create", &reply),
+        }
+    }
+
+    async fn rename(&self, message: RenameRequest, _: Peer) -> Result<Empty> {
+        let call = self.enter(Method::Rename, message.caller.clone())?;
+        let mode = match message.mode() {
+            RenameMode::NoReplace => op::RenameMode::NoReplace,
+            RenameMode::Replace => op::RenameMode::Replace,
+            RenameMode::Unspecified => {
+                return Err(Error::new(Code::InvalidArgument, "rename: the mode is not given"));
+            }
+        };
+        let op =
+            Op::Rename { source: path(&message.source)?, target: path(&message.target)?, mode };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+
+    async fn delete(&self, message: DeleteRequest, _: Peer) -> Result<DeleteReply> {
+        let call = self.enter(Method::Delete, message.caller)?;
+        let op = Op::Delete { path: path(&message.path)?, recursive: message.recursive };
+        match self.propose(call, op).await? {
+            Reply::Deleted(deleted) => Ok(DeleteReply { deleted }),
+            reply => unexpected("delete", &reply),
+        }
+    }
+
+    async fn link(&self, message: LinkRequest, _: Peer) -> Result<FileStatus> {
+        let call = self.enter(Method::Link, message.caller)?;
+        let op = Op::Link { source: path(&message.source)?, target: path(&message.target)? };
+        match self.propose(call, op).await? {
+            Reply::File(status) => Ok(*status),
+            reply => unexpected("link", &reply),
+        }
+    }
+
+    async fn set_permission(&self, message: SetPermissionRequest, _: Peer) -> Result<Empty> {
+        let call = self.enter(Method::SetPermission, message.caller)?;
+        let op = Op::SetPermission { path: path(&message.path)?, mode: message.mode };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+
+    async fn set_owner(&self, message: SetOwnerRequest, _: Peer) -> Result<Empty> {
+        let call = self.enter(Method::SetOwner, message.caller)?;
+        for (what, name) in [("the owner", &message.owner), ("the group", &message.group)] {
+            if !name.is_empty() {
+                check_principal(what, name)?;
+            }
+        }
+        let op =
+            Op::SetOwner { path: path(&message.path)?, owner: message.owner, group: message.group };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+
+    async fn set_times(&self, message: SetTimesRequest, _: Peer) -> Result<Empty> {
+        let call = self.enter(Method::SetTimes, message.caller)?;
+        let op = Op::SetTimes {
+            path: path(&message.path)?,
+            modified_ns: message.modified_ns,
+            accessed_ns: message.accessed_ns,
+        };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+
+    async fn set_replication(&self, message: SetReplicationRequest, _: Peer) -> Result<Empty> {
+        let call = self.enter(Method::SetReplication, message.caller)?;
+        check_layout(message.replication.into(), self.config.block_bytes)?;
+        let op =
+            Op::SetReplication { path: path(&message.path)?, replication: message.replication };
+        self.propose(call, op).await.map(|_| Empty {})
+    }
+}
+
+/// Checks what a file asks for.
+fn check_layout(replication: u64, block_bytes: u64) -> Result<()> {
+    if !(1..=u64::from(REPLICATION_MAX)).contains(&replication) {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("replication {replication} is not within 1 to {REPLICATION_MAX}"),
+        ));
+    }
+    if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes) {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!(
+                "block size {block_bytes} is not within {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX} bytes"
+            ),
+        ));
+    }
+    Ok(())
+}

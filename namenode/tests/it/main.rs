@@ -1,0 +1,9 @@
+//! A real NameNode on free ports in a temporary folder, spoken to over its own protocols: gRPC as clients, DataNodes
+//! and kvserve nodes speak it, HTTP, and bytes on the reserved port.
+
+mod catalogue;
+mod datanode;
+mod http;
+mod lifecycle;
+mod names;
+mod world;

@@ -227,8 +227,13 @@ fn look(path: PathBuf, cluster_id: [u8; 16], damage: &mut Vec<Error>) -> Folder 
             let message = format!("{} belongs to another cluster", folder.path.display());
             damage.push(Error::new(Code::Incompatible, message));
         }
-        // A checkpoint was being written when the NameNode stopped: nothing is wrong with that.
-        Ok((_, None)) => {}
+        Ok((_, None)) => {
+            let message = format!(
+                "{} holds no whole checkpoint: one was being written when the NameNode stopped, or it is damaged",
+                folder.path.display()
+            );
+            damage.push(Error::new(Code::Corrupt, message));
+        }
         Err(error) => damage.push(error),
     }
     folder

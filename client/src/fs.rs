@@ -43,7 +43,6 @@ struct Inner {
     lease: Lease,
     pool: Arc<Pool>,
     runtime: Handle,
-    client_host: String,
     /// DataNodes that failed lately, by uuid, and until when they are asked last.
     bad_nodes: Mutex<HashMap<String, Instant>>,
 }
@@ -99,7 +98,6 @@ impl Fs {
                     config.idle_connection_ms,
                 )),
                 runtime: Handle::current(),
-                client_host: local_host_towards(&config.namenode).await,
                 bad_nodes: Mutex::default(),
                 namenode,
                 defaults,
@@ -463,10 +461,6 @@ impl Fs {
         self.inner.lease.holder()
     }
 
-    pub(crate) fn client_host(&self) -> &str {
-        &self.inner.client_host
-    }
-
     /// A DataNode failed: it is asked last for a while.
     pub(crate) fn note_bad_node(&self, uuid: &str) {
         let until = Instant::now() + Duration::from_millis(self.inner.config.bad_node_ms);
@@ -517,16 +511,4 @@ fn os_user() -> String {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     name.unwrap_or_else(|| format!("uid-{uid}"))
-}
-
-/// The address of this machine on the way to the NameNode, by which that knows a DataNode on this machine.
-///
-/// Empty if it can't be told: placement then has no preference.
-async fn local_host_towards(namenode: &str) -> String {
-    let local = async {
-        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await.ok()?;
-        socket.connect(namenode).await.ok()?; // sends nothing: only chooses the route
-        Some(socket.local_addr().ok()?.ip().to_string())
-    };
-    local.await.unwrap_or_default()
 }

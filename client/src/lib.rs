@@ -34,6 +34,7 @@ pub mod checksum;
 pub mod config;
 pub mod fs;
 pub mod kv;
+pub mod job;
 mod lease;
 pub mod load;
 mod namenode;

@@ -12,7 +12,9 @@ mod pipeline;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::granary::{Block, CompleteRequest, FileStatus, FsyncRequest, LocatedBlock};
+use proto::granary::{
+    Block, CompleteRequest, FileStatus, FsyncRequest, GetBlockLocationsRequest, LocatedBlock,
+};
 use proto::{Code, Error, FsPath, Result};
 use transfer::{Checksum, PacketBuilder, PacketHeader, SealedPacket};
 
@@ -103,8 +105,27 @@ impl FileWriter {
             let block = OpenBlock::reopen(&this.target, located).await?;
             this.block_position = block.length();
             this.block = Some(block);
+        } else if position > 0 {
+            // The last block is full: the next call names it.
+            this.previous = this.last_block().await?;
         }
         Ok(this)
+    }
+
+    async fn last_block(&self) -> Result<Option<Block>> {
+        let request = GetBlockLocationsRequest {
+            caller: self.target.fs.namenode().caller(),
+            path: self.target.path.to_string(),
+            offset: self.position.saturating_sub(1),
+            length: 1,
+        };
+        let namenode = self.target.fs.namenode();
+        let reply = namenode
+            .namespace("locate blocks", request, async |mut stub, q| {
+                stub.get_block_locations(q).await
+            })
+            .await?;
+        Ok(reply.last_block.and_then(|located| located.block))
     }
 
     /// Which file.

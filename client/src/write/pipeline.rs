@@ -241,7 +241,7 @@ impl OpenBlock {
             holder: target.fs.holder().to_owned(),
             previous: self.previous,
             excluded,
-            client_host: target.fs.client_host().to_owned(),
+            client_host: String::new(), // the NameNode sees where the call comes from
         };
         let namenode = target.fs.namenode();
         namenode
@@ -278,7 +278,7 @@ impl OpenBlock {
     }
 
     /// Sets the pipeline up again with a new stamp over the DataNodes that are left.
-    async fn mend(&mut self, target: &Target, stage: Stage) -> Result<()> {
+    async fn mend(&mut self, target: &Target, mut stage: Stage) -> Result<()> {
         while !self.nodes.is_empty() {
             let stamp = self.new_stamp(target).await?;
             let spec = self.spec(target, stage, stamp);
@@ -290,6 +290,10 @@ impl OpenBlock {
                     return Ok(());
                 }
                 Err(failure) => self.exclude(target, &failure),
+            }
+            if stage == Stage::PipelineSetupAppend {
+                // Some of the others may have begun to append already.
+                stage = Stage::PipelineSetupAppendRecovery;
             }
         }
         let acked = self.acked_bytes;

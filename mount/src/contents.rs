@@ -1,7 +1,7 @@
 //! The verbs on contents: open, create, read, write, truncate, flush, fsync, release.
 //!
-//! Files are written once, from their start or on from their end: a write anywhere else is `EOPNOTSUPP`. What
-//! [`crate::open_files`] says of writers and readers is done here.
+//! Files are written once, from their start or on from their end: a write anywhere else is
+//! `EOPNOTSUPP`. What [`crate::open_files`] says of writers and readers is done here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -176,8 +176,8 @@ impl Mounted {
         Ok(reader)
     }
 
-    /// Takes bytes at the file's end. Returns when they are on their way: an error may show at the next write, `fsync` or
-    /// `close`.
+    /// Takes bytes at the file's end. Returns when they are on their way: an error may show at the
+    /// next write, `fsync` or `close`.
     pub(crate) async fn write(&self, handle: u64, offset: u64, data: Bytes) -> Result<u32, Errno> {
         let handle = self.file_handle(handle)?;
         if !handle.writable {
@@ -246,8 +246,8 @@ impl Mounted {
         Ok(())
     }
 
-    /// A program closed one of its descriptors: what was written through this mount is complete and durable now, and this
-    /// is where the program learns if it is not.
+    /// A program closed one of its descriptors: what was written through this mount is complete and
+    /// durable now, and this is where the program learns if it is not.
     pub(crate) async fn flush(&self, handle: u64) -> Result<(), Errno> {
         let handle = self.file_handle(handle)?;
         if handle.writable { self.finish_writer(&handle.file).await } else { Ok(()) }

@@ -10,8 +10,8 @@ pub(crate) fn errno_of(error: &Error) -> Errno {
     errno_of_code(error.code)
 }
 
-/// Answers a failed verb: the program gets the errno, the log the rest. Failures of the system are worth a warning; that
-/// a file is missing is not.
+/// Answers a failed verb: the program gets the errno, the log the rest. Failures of the system are
+/// worth a warning; that a file is missing is not.
 pub(crate) fn told(verb: &'static str) -> impl Fn(Error) -> Errno {
     move |error| {
         match error.kind() {
@@ -44,6 +44,7 @@ fn errno_of_code(code: Code) -> Errno {
         Code::Incompatible => Errno::EPROTO,
         Code::Unsupported => Errno::EOPNOTSUPP,
         Code::LimitExceeded => Errno::EMLINK,
+        Code::Cancelled => Errno::ECANCELED,
         Code::Cancelled => Errno::ECANCELED,
     }
 }

@@ -1,8 +1,9 @@
 //! An open folder: its entries by position, a page at a time.
 //!
-//! The kernel asks for entries from an offset on. Offset 0 is `.`, 1 is `..`, and 2 + i is entry i in the order of names.
-//! One page is kept, so memory does not grow with the folder; going back before it (`rewinddir`, `seekdir`) reads from the
-//! start again, which also shows what has changed. Entries that come or go between pages are seen or not, as POSIX says.
+//! The kernel asks for entries from an offset on. Offset 0 is `.`, 1 is `..`, and 2 + i is entry i
+//! in the order of names. One page is kept, so memory does not grow with the folder; going back
+//! before it (`rewinddir`, `seekdir`) reads from the start again, which also shows what has
+//! changed. Entries that come or go between pages are seen or not, as POSIX says.
 
 use client::{FileStatus, Fs, Result};
 use proto::FsPath;

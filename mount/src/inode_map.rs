@@ -1,12 +1,14 @@
 //! Which inode numbers the kernel knows, and by which names. Pure.
 //!
-//! The kernel speaks of inodes, the NameNode of paths. Each inode here has a count of the lookups that the kernel has not
-//! yet taken back (`forget`), and its names: pairs of a parent's inode and a component. A path is found by walking up, so
-//! renaming a folder changes one pair, and everything below it has its new path.
+//! The kernel speaks of inodes, the NameNode of paths. Each inode here has a count of the lookups
+//! that the kernel has not yet taken back (`forget`), and its names: pairs of a parent's inode and
+//! a component. A path is found by walking up, so renaming a folder changes one pair, and
+//! everything below it has its new path.
 //!
-//! What always holds: a pair belongs to one inode at most; an inode's parents are in the map as long as it is; an inode is
-//! dropped when the kernel has forgotten it and no child names it as parent, so the map is as large as the kernel's own
-//! cache. Numbers are the NameNode's, except that the root is 1, as the kernel wants it.
+//! What always holds: a pair belongs to one inode at most; an inode's parents are in the map as
+//! long as it is; an inode is dropped when the kernel has forgotten it and no child names it as
+//! parent, so the map is as large as the kernel's own cache. Numbers are the NameNode's, except
+//! that the root is 1, as the kernel wants it.
 
 use std::collections::HashMap;
 
@@ -17,7 +19,8 @@ use proto::limits::PATH_DEPTH_MAX;
 /// The kernel's number for the root.
 pub(crate) const ROOT: u64 = 1;
 
-/// The kernel's number for the NameNode's inode. The root's number and 1 change places, so that no two inodes meet.
+/// The kernel's number for the NameNode's inode. The root's number and 1 change places, so that no
+/// two inodes meet.
 pub(crate) fn number_of(inode: u64) -> u64 {
     const ROOT_ID: u64 = InodeId::ROOT.0;
     match inode {
@@ -53,8 +56,8 @@ impl InodeMap {
         Self { nodes: HashMap::from([(ROOT, root)]), places: HashMap::new() }
     }
 
-    /// The kernel is told that `name` in `parent` is `number`: that counts as a lookup. Nothing is noted for a parent that
-    /// the kernel does not know, which it never asks about.
+    /// The kernel is told that `name` in `parent` is `number`: that counts as a lookup. Nothing is
+    /// noted for a parent that the kernel does not know, which it never asks about.
     pub(crate) fn looked_up(&mut self, parent: u64, name: &str, number: u64) {
         if !self.nodes.contains_key(&parent) || number == ROOT {
             return;
@@ -277,7 +280,8 @@ mod tests {
         let names = ["a", "b", "c"];
         let mut map = InodeMap::new();
         for _ in 0..50_000 {
-            // A parent has a lower number than its children, so that no loop arises, as on the NameNode.
+            // A parent has a lower number than its children, so that no loop arises, as on the
+            // NameNode.
             let parent = 1 + next(6);
             let child = parent + 1 + next(3);
             let (name, other) = (names[next(3) as usize], names[next(3) as usize]);

@@ -7,10 +7,11 @@
 //!                     numbers <-> paths   writers, readers, pages
 //! ```
 //!
-//! Thin: what POSIX asks and the file system can do is passed on, everything else is answered with the errno that
-//! programs know: writes that do not go on at a file's end are `EOPNOTSUPP`, symbolic links and special files `EPERM`,
-//! extended attributes `EOPNOTSUPP`. The kernel checks permissions by the modes it is shown. What a program wrote is
-//! complete and durable when its `close` (or `fsync`) returned, and what it opens is what was closed before.
+//! Thin: what POSIX asks and the file system can do is passed on, everything else is answered with
+//! the errno that programs know: writes that do not go on at a file's end are `EOPNOTSUPP`,
+//! symbolic links and special files `EPERM`, extended attributes `EOPNOTSUPP`. The kernel checks
+//! permissions by the modes it is shown. What a program wrote is complete and durable when its
+//! `close` (or `fsync`) returned, and what it opens is what was closed before.
 //!
 //! ```no_run
 //! # async fn example(fs: client::Fs) -> client::Result<()> {
@@ -41,14 +42,16 @@ pub use session::{Session, mount};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Milliseconds that the kernel may keep names and attributes before it asks again. Changes by other clients show
-    /// after it at the latest.
+    /// Milliseconds that the kernel may keep names and attributes before it asks again. Changes by
+    /// other clients show after it at the latest.
     pub attribute_ttl_ms: u64,
-    /// Lets other users than the one who mounts in. Permissions are checked by mode, owner and group.
+    /// Lets other users than the one who mounts in. Permissions are checked by mode, owner and
+    /// group.
     pub allow_other: bool,
     /// Refuses every change.
     pub read_only: bool,
-    /// Bytes that the kernel reads ahead of a program that reads from front to back. Set as root only.
+    /// Bytes that the kernel reads ahead of a program that reads from front to back. Set as root
+    /// only.
     pub read_ahead_bytes: u64,
     /// Milliseconds that unmounting waits for open files to be closed on the DataNodes.
     pub unmount_timeout_ms: u64,

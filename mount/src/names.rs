@@ -1,9 +1,9 @@
-//! The verbs on names and attributes: from the kernel's inodes and components to paths, one call to the NameNode, and what
-//! the kernel is told.
+//! The verbs on names and attributes: from the kernel's inodes and components to paths, one call to
+//! the NameNode, and what the kernel is told.
 //!
-//! Each verb first finds the path, without holding the map's lock over the call, and notes afterwards what changed. If
-//! another client has moved things meanwhile, a path leads to another inode than the kernel meant: that is `ESTALE`, upon
-//! which the kernel looks the names up again.
+//! Each verb first finds the path, without holding the map's lock over the call, and notes
+//! afterwards what changed. If another client has moved things meanwhile, a path leads to another
+//! inode than the kernel meant: that is `ESTALE`, upon which the kernel looks the names up again.
 
 use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +22,8 @@ use crate::inode_map::{InodeMap, number_of};
 use crate::open_files::{OpenFile, OpenFiles};
 use crate::owners::{Kind, Owners};
 
-/// What a mount is made of: shared by the threads that take the kernel's requests and the tasks that answer them.
+/// What a mount is made of: shared by the threads that take the kernel's requests and the tasks
+/// that answer them.
 #[derive(Debug)]
 pub(crate) struct Mounted {
     pub(crate) fs: Fs,
@@ -95,7 +96,8 @@ impl Mounted {
         self.path(parent)?.join(name).map_err(told("a name"))
     }
 
-    /// The attributes that the kernel is shown. Of a file that is being written here, the size is what was written.
+    /// The attributes that the kernel is shown. Of a file that is being written here, the size is
+    /// what was written.
     pub(crate) async fn shown(&self, status: &FileStatus) -> FileAttr {
         let mut shown = attributes(status, self.owners.ids(&status.owner, &status.group).await);
         if let Some(position) = self.open.file(shown.ino.0).and_then(|file| file.position()) {
@@ -197,7 +199,8 @@ impl Mounted {
         })
     }
 
-    /// Files belong to who made them, also when the mount runs as somebody else, as far as the mount's user may say so.
+    /// Files belong to who made them, also when the mount runs as somebody else, as far as the
+    /// mount's user may say so.
     pub(crate) async fn give_to(&self, path: &FsPath, asker: Asker) {
         // SAFETY: these calls have no preconditions and cannot fail.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
@@ -303,7 +306,8 @@ impl Mounted {
         Ok(())
     }
 
-    /// Closes whatever is still being written, for the end of the mount. Reports the first failure, and tries all.
+    /// Closes whatever is still being written, for the end of the mount. Reports the first failure,
+    /// and tries all.
     pub(crate) async fn finish_all(&self) -> Result<(), Errno> {
         let mut result = Ok(());
         for file in self.open.files() {

@@ -1,13 +1,15 @@
 //! Files and folders that programs have open: one [`OpenFile`] per inode, one [`Handle`] per open.
 //!
-//! The model below has one writer per file, at its end. So all handles of an inode share one writer, made at the first
-//! write and closed at each `close(2)`: after it the file is complete and durable, and the program has been told if that
-//! failed. A handle that is written to after that (a descriptor that was passed to another process) gets a new writer
-//! that appends. The writer's lock is the order of the writes; the kernel sends the next one after the answer to the
-//! last, and an answer waits while too much is in flight.
+//! The model below has one writer per file, at its end. So all handles of an inode share one
+//! writer, made at the first write and closed at each `close(2)`: after it the file is complete and
+//! durable, and the program has been told if that failed. A handle that is written to after that (a
+//! descriptor that was passed to another process) gets a new writer that appends. The writer's lock
+//! is the order of the writes; the kernel sends the next one after the answer to the last, and an
+//! answer waits while too much is in flight.
 //!
-//! Readers know a file's blocks as of their opening. They are opened anew when the file is known to have grown past them
-//! or was cut, and bytes that this mount has written but not closed are pushed to the DataNodes first.
+//! Readers know a file's blocks as of their opening. They are opened anew when the file is known to
+//! have grown past them or was cut, and bytes that this mount has written but not closed are pushed
+//! to the DataNodes first.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

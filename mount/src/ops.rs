@@ -1,8 +1,10 @@
-//! The adapter to fuser: each request of the kernel becomes a task on the runtime that runs one verb and answers.
+//! The adapter to fuser: each request of the kernel becomes a task on the runtime that runs one
+//! verb and answers.
 //!
-//! The thread that takes requests never waits: neither for the network, nor for another request. The kernel bounds how many
-//! are under way: programs wait for their own, and of its background requests there are at most [`BACKGROUND_MAX`].
-//! What the file system has not (symbolic links, extended attributes, special files) is answered here.
+//! The thread that takes requests never waits: neither for the network, nor for another request.
+//! The kernel bounds how many are under way: programs wait for their own, and of its background
+//! requests there are at most [`BACKGROUND_MAX`]. What the file system has not (symbolic links,
+//! extended attributes, special files) is answered here.
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -26,7 +28,8 @@ use crate::folder::{FIRST_ENTRY, OpenFolder};
 use crate::inode_map::number_of;
 use crate::names::{Asker, Changes, Mounted, Space, component};
 
-/// Bytes of one write request. The kernel gives no more than 1 MiB unless an administrator allows it.
+/// Bytes of one write request. The kernel gives no more than 1 MiB unless an administrator allows
+/// it.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Read-ahead and other requests that no program waits for, at once.
 const BACKGROUND_MAX: u16 = 64;
@@ -44,7 +47,8 @@ impl Adapter {
         Self { mounted }
     }
 
-    /// Runs a verb on the runtime. Its reply is sent by the task; if the runtime has stopped, fuser answers `EIO`.
+    /// Runs a verb on the runtime. Its reply is sent by the task; if the runtime has stopped, fuser
+    /// answers `EIO`.
     fn run<F: Future<Output = ()> + Send + 'static>(&self, verb: impl FnOnce(Arc<Mounted>) -> F) {
         self.mounted.runtime.spawn(verb(self.mounted.clone()));
     }

@@ -1,8 +1,9 @@
 //! Owners' names, as the file system keeps them, to this machine's user and group ids, and back.
 //!
-//! The system's user database is asked (files, LDAP or whatever it is set up for) off the async threads, and its answers
-//! are kept for a while in a bounded cache. A name that this machine does not know is nobody's. An id without a name is
-//! kept as `uid-N` or `gid-N`, which this module reads back as the same number.
+//! The system's user database is asked (files, LDAP or whatever it is set up for) off the async
+//! threads, and its answers are kept for a while in a bounded cache. A name that this machine does
+//! not know is nobody's. An id without a name is kept as `uid-N` or `gid-N`, which this module
+//! reads back as the same number.
 #![allow(clippy::disallowed_methods, reason = "a shell: cached answers age by the clock")]
 
 use std::collections::HashMap;
@@ -120,9 +121,10 @@ fn find_name(kind: Kind, id: u32) -> Option<String> {
     name?.into_string().ok().filter(|name| !name.is_empty())
 }
 
-/// Calls one of the reentrant look-ups of the user database with a buffer that grows as it asks for, and reads its answer
-/// while the buffer, into which the answer points, is there. `ask` gets the record to fill, the buffer and its length, and
-/// where to put the record's address, null if there is none.
+/// Calls one of the reentrant look-ups of the user database with a buffer that grows as it asks
+/// for, and reads its answer while the buffer, into which the answer points, is there. `ask` gets
+/// the record to fill, the buffer and its length, and where to put the record's address, null if
+/// there is none.
 fn entry<T, R>(
     ask: impl Fn(*mut T, *mut libc::c_char, usize, *mut *mut T) -> libc::c_int,
     read: impl FnOnce(&T) -> R,

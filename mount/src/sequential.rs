@@ -1,8 +1,9 @@
 //! Reading ahead for a program that reads a file from front to back.
 //!
-//! The kernel asks for pieces of at most its own read-ahead, several at a time, and they may arrive out of order. A
-//! [`Stream`] has the client fetch ahead, keeps the bytes around the place where the program reads, and cuts the pieces from
-//! them. Reads that jump about do not come here. Memory: the client's read-ahead, and [`KEPT_BYTES`] behind the place.
+//! The kernel asks for pieces of at most its own read-ahead, several at a time, and they may arrive
+//! out of order. A [`Stream`] has the client fetch ahead, keeps the bytes around the place where
+//! the program reads, and cuts the pieces from them. Reads that jump about do not come here.
+//! Memory: the client's read-ahead, and [`KEPT_BYTES`] behind the place.
 
 use std::collections::VecDeque;
 

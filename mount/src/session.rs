@@ -1,8 +1,9 @@
 //! A mount that is under way, and its end.
 //!
-//! One thread takes the kernel's requests. The mount ends when [`Session::unmount`] is called, or when somebody unmounts it
-//! from outside; in either case everything that was written is on stable storage before the call returns without an error.
-//! If programs still have files open, the mount point is freed all the same: they get errors from then on.
+//! One thread takes the kernel's requests. The mount ends when [`Session::unmount`] is called, or
+//! when somebody unmounts it from outside; in either case everything that was written is on stable
+//! storage before the call returns without an error. If programs still have files open, the mount
+//! point is freed all the same: they get errors from then on.
 
 use std::ffi::CString;
 use std::io;
@@ -20,7 +21,8 @@ use crate::Options;
 use crate::names::Mounted;
 use crate::ops::Adapter;
 
-/// A mounted file system. Dropping it leaves the mount in place until the process ends: call [`Session::unmount`].
+/// A mounted file system. Dropping it leaves the mount in place until the process ends: call
+/// [`Session::unmount`].
 #[derive(Debug)]
 pub struct Session {
     dir: PathBuf,
@@ -32,7 +34,8 @@ pub struct Session {
 
 /// Mounts the file system on an existing folder. Requests are answered on `runtime`.
 ///
-/// Errors name the folder, and what to do where that is known: no `/dev/fuse`, no permission, not a folder.
+/// Errors name the folder, and what to do where that is known: no `/dev/fuse`, no permission, not a
+/// folder.
 pub fn mount(fs: Fs, runtime: Runtime, dir: &Path, options: Options) -> Result<Session> {
     let dir = check_folder(dir)?;
     let config = fuse_config(&fs, &options);
@@ -66,7 +69,8 @@ impl Session {
         let _gone = ended.wait_for(Option::is_some).await.is_err();
     }
 
-    /// Makes everything durable that was written, unmounts, and waits for the end: `unmount_timeout_ms` for each.
+    /// Makes everything durable that was written, unmounts, and waits for the end:
+    /// `unmount_timeout_ms` for each.
     pub async fn unmount(mut self) -> Result<()> {
         let finished = self.finish().await;
         if self.take_away().await? == Gone::Wholly {
@@ -108,8 +112,8 @@ impl Session {
         }
     }
 
-    /// Takes the mount out of the system's tree, off the async threads: `umount` waits for the kernel, which may wait for
-    /// requests that the runtime answers.
+    /// Takes the mount out of the system's tree, off the async threads: `umount` waits for the
+    /// kernel, which may wait for requests that the runtime answers.
     async fn take_away(&mut self) -> Result<Gone> {
         let Some(mut unmounter) = self.unmounter.take() else { return Ok(Gone::Wholly) };
         let dir = self.dir.clone();
@@ -197,8 +201,8 @@ fn mount_error(dir: &Path, error: &io::Error) -> Error {
     error
 }
 
-/// Raises the kernel's read-ahead for this mount, which starts at 128 KiB. Needs root; without it sequential reads come in
-/// smaller requests, and are read ahead by the mount alone.
+/// Raises the kernel's read-ahead for this mount, which starts at 128 KiB. Needs root; without it
+/// sequential reads come in smaller requests, and are read ahead by the mount alone.
 fn set_read_ahead(dir: &Path, bytes: u64) {
     let device = std::fs::read_to_string("/proc/self/mountinfo")
         .ok()

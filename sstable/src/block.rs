@@ -1,12 +1,14 @@
-//! A block: sorted records, one behind the other, with a restart point every [`RESTART_INTERVAL`] records.
+//! A block: sorted records, one behind the other, with a restart point every [`RESTART_INTERVAL`]
+//! records.
 //!
 //! ```text
 //! record  := key_bytes: varint, value_bytes: varint, key, value
 //! block   := record*, restart: u32 *, restarts: u32
 //! ```
 //!
-//! Keys are stored whole, so that a record can be read from its offset alone, which is what a point get does. Searching
-//! bisects the restart points and walks at most one interval. What keys have in common is left to zstd.
+//! Keys are stored whole, so that a record can be read from its offset alone, which is what a point
+//! get does. Searching bisects the restart points and walks at most one interval. What keys have in
+//! common is left to zstd.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -149,8 +151,8 @@ impl Layout {
 
     /// Offset of the first record whose key is not below `key`; `records_end` if there is none.
     pub(crate) fn lower_bound(&self, block: &[u8], key: &[u8]) -> Result<usize> {
-        // The last restart point whose key is below `key`; the first record not below it is in its interval,
-        // or the very next one.
+        // The last restart point whose key is below `key`; the first record not below it is in its
+        // interval, or the very next one.
         let (mut low, mut high) = (0, self.restarts);
         while high - low > 1 {
             let middle = low + (high - low) / 2;

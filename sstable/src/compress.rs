@@ -1,7 +1,7 @@
 //! How a block's bytes are stored: as they are, or compressed, whichever pays.
 //!
-//! A block is compressed on its own, so that a get unpacks one block. Contexts are kept: the writer owns one, readers
-//! have one per thread.
+//! A block is compressed on its own, so that a get unpacks one block. Contexts are kept: the writer
+//! owns one, readers have one per thread.
 
 use std::cell::RefCell;
 

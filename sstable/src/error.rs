@@ -1,7 +1,7 @@
 //! The errors of tables: a kind that tells the caller what to do, and a message for a person.
 //!
-//! Messages name the file, the section, the offset, what was expected and what was found. Keys in messages are
-//! escaped and cut, since they may be binary and 64 KiB long.
+//! Messages name the file, the section, the offset, what was expected and what was found. Keys in
+//! messages are escaped and cut, since they may be binary and 64 KiB long.
 
 use std::fmt;
 use std::path::Path;

@@ -1,9 +1,10 @@
 //! The fixed parts of a table file: limits, magic numbers, the footer, variable-length integers.
 //!
-//! Encode and decode stand side by side. All integers are little-endian. Decoders are total: any bytes give a value
-//! or an error, and nothing is allocated from a length that was not checked.
+//! Encode and decode stand side by side. All integers are little-endian. Decoders are total: any
+//! bytes give a value or an error, and nothing is allocated from a length that was not checked.
 //!
-//! Blocks, index, hash section and properties have their own files; `docs/formats/table.md` describes all of it.
+//! Blocks, index, hash section and properties have their own files; `docs/formats/table.md`
+//! describes all of it.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -15,12 +16,14 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Smallest block size that may be asked for, in bytes before compression.
 pub const BLOCK_BYTES_MIN: usize = 256;
-/// Largest block size that may be asked for, in bytes before compression. A single larger record has a larger block.
+/// Largest block size that may be asked for, in bytes before compression. A single larger record
+/// has a larger block.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Longest properties section, in bytes.
 pub const PROPERTIES_BYTES_MAX: usize = 16 << 20;
 
-/// Largest block before compression: one record of the largest size, with its lengths and one restart.
+/// Largest block before compression: one record of the largest size, with its lengths and one
+/// restart.
 pub(crate) const BLOCK_RAW_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + BLOCK_BYTES_MAX;
 /// Blocks in a table: 28 bits in a slot of the hash section.
 pub(crate) const BLOCKS_MAX: u64 = 1 << 28;
@@ -28,7 +31,8 @@ pub(crate) const BLOCKS_MAX: u64 = 1 << 28;
 pub(crate) const HEADER: &[u8; 8] = b"GRTABLE\n";
 /// The file ends with this.
 pub(crate) const MAGIC_END: &[u8; 8] = b"\nELBATRG";
-/// Sections start at a multiple of this, so that a slot or a block's entry never straddles a cache line needlessly.
+/// Sections start at a multiple of this, so that a slot or a block's entry never straddles a cache
+/// line needlessly.
 pub(crate) const SECTION_ALIGN: u64 = 64;
 
 // An offset in a block has 20 bits in a slot of the hash section.
@@ -43,7 +47,8 @@ pub struct Section {
     pub offset: u64,
     /// Length in bytes; 0 means that the table does not have this section.
     pub bytes: u64,
-    /// CRC32 of the section (of the hash section: of its head, which holds the CRC32 of its chunks).
+    /// CRC32 of the section (of the hash section: of its head, which holds the CRC32 of its
+    /// chunks).
     pub crc32: u32,
 }
 
@@ -107,8 +112,9 @@ impl Footer {
         out
     }
 
-    /// Reads the footer from the last bytes of a file that is `file_bytes` long. `tail` may be longer than the footer,
-    /// as long as it ends where the file ends. Checks all that can be checked without the rest of the file.
+    /// Reads the footer from the last bytes of a file that is `file_bytes` long. `tail` may be
+    /// longer than the footer, as long as it ends where the file ends. Checks all that can be
+    /// checked without the rest of the file.
     pub fn decode(tail: &[u8], file_bytes: u64) -> Result<Self> {
         let Some(bytes) = tail.last_chunk::<{ Self::BYTES }>() else {
             return Err(Error::new(
@@ -225,7 +231,8 @@ pub(crate) fn varint_bytes(n: u32) -> usize {
     (32 - (n | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// Reads what [`put_varint`] wrote and moves `at` behind it; none if it is cut off or does not fit a u32.
+/// Reads what [`put_varint`] wrote and moves `at` behind it; none if it is cut off or does not fit
+/// a u32.
 #[inline]
 pub(crate) fn get_varint(bytes: &[u8], at: &mut usize) -> Option<u32> {
     let first = *bytes.get(*at)?;

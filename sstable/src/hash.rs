@@ -6,14 +6,16 @@
 //! slot := 0 | fingerprint: u16 (not 0) << 48 | block: u28 << 20 | offset in the block: u20
 //! ```
 //!
-//! An open hash table with linear probing whose slots are in the order of the hashes: `home = hash * homes >> 64`
-//! grows with the hash, so sorting the hashes and giving each the next free slot from its home on makes the table in
-//! one sequential pass, and equal input gives equal bytes. Three quarters of the homes are taken. A hit reads one cache
-//! line here (sometimes the next), then the block's entry in the index, then the record; a miss ends at the first empty
-//! slot, and reads a record in one of about eight thousand cases.
+//! An open hash table with linear probing whose slots are in the order of the hashes. A hash's home
+//! is the upper half of its product with the number of homes, so it grows with the hash: sorting the
+//! hashes and giving each the next free slot from its home on makes the table in one sequential
+//! pass, and equal input gives equal bytes. Three quarters of the homes are taken. A hit reads one
+//! cache line here (sometimes the next), then the block's entry in the index, then the record; a
+//! miss ends at the first empty slot, and reads a record in one of about eight thousand cases.
 //!
-//! Building takes 16 bytes per key. The slots are in chunks of 64 KiB with a CRC32 each, compared when a chunk is first
-//! used, so that opening does not read the section; the section's own CRC32 covers its head.
+//! Building takes 16 bytes per key. The slots are in chunks of 64 KiB with a CRC32 each, compared
+//! when a chunk is first used, so that opening does not read the section; the section's own CRC32
+//! covers its head.
 
 use crate::error::{Error, Result};
 use crate::format::{BLOCKS_MAX, u32_at, u64_at};
@@ -86,7 +88,8 @@ impl HashBuilder {
         self.keys.push((hash_of(key, SEED), block << OFFSET_BITS | u64::from(offset)));
     }
 
-    /// Writes the section in two parts: its head, then the slots. Returns the head's CRC32 and the section's length.
+    /// Writes the section in two parts: its head, then the slots. Returns the head's CRC32 and the
+    /// section's length.
     pub(crate) fn finish(
         mut self,
         mut write: impl FnMut(&[u8]) -> Result<()>,
@@ -140,7 +143,8 @@ struct Placed {
     probe_max: u32,
 }
 
-/// How many slots sorted hashes need, and the longest walk from a home to its slot, counted in slots looked at.
+/// How many slots sorted hashes need, and the longest walk from a home to its slot, counted in
+/// slots looked at.
 fn lay_out(keys: &[(u64, u64)], homes: u64) -> Placed {
     let (mut next, mut probe_max) = (0, 1);
     for (hash, _) in keys {
@@ -267,8 +271,8 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// The next place with the key's fingerprint; none when the key is not in the table. `ready` is asked with a
-    /// chunk's number before a slot of it is read.
+    /// The next place with the key's fingerprint; none when the key is not in the table. `ready` is
+    /// asked with a chunk's number before a slot of it is read.
     #[inline]
     pub(crate) fn next(
         &mut self,

@@ -1,14 +1,17 @@
-//! The index section: for each block its place, its checksum, and a key that separates it from the block before.
+//! The index section: for each block its place, its checksum, and a key that separates it from the
+//! block before.
 //!
 //! ```text
 //! index := entry{blocks}, separators
-//! entry := offset: u64, separator_end: u64, stored_bytes: u32, raw_bytes: u32, crc32: u32, records: u24, codec: u8
+//! entry := offset: u64, separator_end: u64, stored_bytes: u32, raw_bytes: u32, crc32: u32,
+//!          records: u24, codec: u8
 //! ```
 //!
-//! Entries are 32 bytes, so that a range bisects them in the map, and a get reads one of them. The separators' bytes
-//! follow, one behind the other; a separator is the shortest prefix of the block's first key that is above all keys
-//! before it. The CRC32 of the blocks' stored bytes is here and not beside the blocks: so the section's own CRC32, and
-//! with it the footer's, covers the content of the whole file.
+//! Entries are 32 bytes, so that a range bisects them in the map, and a get reads one of them. The
+//! separators' bytes follow, one behind the other; a separator is the shortest prefix of the
+//! block's first key that is above all keys before it. The CRC32 of the blocks' stored bytes is
+//! here and not beside the blocks: so the section's own CRC32, and with it the footer's, covers the
+//! content of the whole file.
 
 use crate::compress::Codec;
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! Walks the records of a table in the order of their keys, block by block.
 //!
-//! An error ends the walk: it comes once, and then nothing more. Whether a key is still within the limit is decided for
-//! a whole block where the next block's separator tells.
+//! An error ends the walk: it comes once, and then nothing more. Whether a key is still within the
+//! limit is decided for a whole block where the next block's separator tells.
 
 use crate::block::{BlockBytes, Layout};
 use crate::error::Result;
@@ -27,7 +27,8 @@ impl Limit {
         }
     }
 
-    /// Whether all keys from the walk's start to below `next` are within the limit. None stands for the table's end.
+    /// Whether all keys from the walk's start to below `next` are within the limit. None stands for
+    /// the table's end.
     fn admits_all_below(&self, next: Option<&[u8]>) -> bool {
         match (self, next) {
             (Self::None, _) => true,
@@ -38,7 +39,8 @@ impl Limit {
     }
 }
 
-/// Records as `(key, value)`, in ascending order of keys. Made by [`Table::iter`], [`Table::range`], [`Table::prefix`].
+/// Records as `(key, value)`, in ascending order of keys. Made by [`Table::iter`],
+/// [`Table::range`], [`Table::prefix`].
 pub struct Iter<'t> {
     table: &'t Table,
     limit: Limit,

@@ -7,11 +7,13 @@
 //!                                 +--------- first keys, places and crc32 of the blocks, for ranges
 //! ```
 //!
-//! The bytes are described in `docs/formats/table.md`. A file is written once, front to back, by [`TableWriter`], and
-//! read through a memory map by [`Table`]. Nothing is parsed into memory when a table is opened but its properties.
+//! The bytes are described in `docs/formats/table.md`. A file is written once, front to back, by
+//! [`TableWriter`], and read through a memory map by [`Table`]. Nothing is parsed into memory when
+//! a table is opened but its properties.
 //!
-//! What always holds: keys are strictly ascending; nothing is handed out before its checksum was compared; any bytes
-//! give an answer or an [`Error`]; equal `footer_crc32` and length mean equal content.
+//! What always holds: keys are strictly ascending; nothing is handed out before its checksum was
+//! compared; any bytes give an answer or an [`Error`]; equal `footer_crc32` and length mean equal
+//! content.
 //!
 //! This crate knows no network, no cluster and no clock.
 //!

@@ -1,16 +1,17 @@
 //! Merges sorted sources into one sorted sequence.
 //!
-//! A source is any iterator of `Result<(key, value), E>` whose keys do not descend: tables, sorted runs on disk, vectors.
-//! [`merge`] yields every record, equal keys in the order of their sources; [`merge_first`] yields of equal keys the one
-//! of the earliest source. Memory: one record per source. An error of a source is passed on, and ends the merge: what
-//! would follow might have a gap.
+//! A source is any iterator of `Result<(key, value), E>` whose keys do not descend: tables, sorted
+//! runs on disk, vectors. [`merge`] yields every record, equal keys in the order of their sources;
+//! [`merge_first`] yields of equal keys the one of the earliest source. Memory: one record per
+//! source. An error of a source is passed on, and ends the merge: what would follow might have a
+//! gap.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-/// All records of all sources: `(source, key, value)`. Records with equal keys come in the order of `sources`, and of one
-/// source in its own order.
+/// All records of all sources: `(source, key, value)`. Records with equal keys come in the order of
+/// `sources`, and of one source in its own order.
 pub fn merge<I, K, V, E>(sources: Vec<I>) -> Merge<I, K, V>
 where
     I: Iterator<Item = Result<(K, V), E>>,

@@ -1,4 +1,5 @@
-//! The properties section: counts, the smallest and largest key, and what the one who made the table says about it.
+//! The properties section: counts, the smallest and largest key, and what the one who made the
+//! table says about it.
 //!
 //! ```text
 //! properties := records: u64, key_bytes: u64, value_bytes: u64, bytes smallest, bytes largest,
@@ -14,7 +15,8 @@ use std::ops::RangeInclusive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Footer, KEY_BYTES_MAX, PROPERTIES_BYTES_MAX, u32_at, u64_at};
 
-/// The Redis Cluster slots that the table's keys may have: `first-last`, both included. See [`format_slots`].
+/// The Redis Cluster slots that the table's keys may have: `first-last`, both included. See
+/// [`format_slots`].
 pub const PROPERTY_SLOTS: &str = "granary.slots";
 /// The program and version that wrote the table.
 pub const PROPERTY_CREATED_BY: &str = "granary.created_by";
@@ -79,7 +81,8 @@ impl Properties {
         Ok(out)
     }
 
-    /// Reads the section that `footer` names: the `footer.properties.bytes` at `footer.properties.offset`.
+    /// Reads the section that `footer` names: the `footer.properties.bytes` at
+    /// `footer.properties.offset`.
     pub fn decode(section: &[u8], footer: &Footer) -> Result<Self> {
         let found = crc32fast::hash(section);
         if section.len() as u64 != footer.properties.bytes || found != footer.properties.crc32 {

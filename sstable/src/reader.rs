@@ -1,11 +1,12 @@
 //! An open table: point gets, batches, ranges, straight from a read-only map of the file.
 //!
-//! Opening checks the footer, the index and the properties in full, and of the hash section its head. Blocks and chunks
-//! of the hash section are compared with their checksum when they are first used; a bitmap remembers which were.
-//! So no answer ever comes from bytes that were not checked, and opening costs as much as the index is long.
+//! Opening checks the footer, the index and the properties in full, and of the hash section its
+//! head. Blocks and chunks of the hash section are compared with their checksum when they are first
+//! used; a bitmap remembers which were. So no answer ever comes from bytes that were not checked,
+//! and opening costs as much as the index is long.
 //!
-//! The map relies on files never being changed or truncated: replace a table by a new file, and unlink the old one.
-//! Reading is from many threads at once, without a lock.
+//! The map relies on files never being changed or truncated: replace a table by a new file, and
+//! unlink the old one. Reading is from many threads at once, without a lock.
 
 use std::fs::File;
 use std::ops::{Bound, RangeBounds};
@@ -124,8 +125,9 @@ impl Table {
         .map_err(|e| e.in_file(&self.path))
     }
 
-    /// The values of many keys, in the order of the keys. Their memory accesses overlap, so this is a few times faster
-    /// than one by one when the table is larger than the processor's caches. A damaged block fails its own keys only.
+    /// The values of many keys, in the order of the keys. Their memory accesses overlap, so this is
+    /// a few times faster than one by one when the table is larger than the processor's caches. A
+    /// damaged block fails its own keys only.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Value<'_>>>> {
         let mut values = Vec::with_capacity(keys.len());
         let Some(head) = &self.hash else {
@@ -167,7 +169,8 @@ impl Table {
         self.iter_from(prefix, Limit::Prefix(prefix.to_vec()))
     }
 
-    /// Reads the whole file into memory and maps all of it, so that the first gets are as fast as later ones.
+    /// Reads the whole file into memory and maps all of it, so that the first gets are as fast as
+    /// later ones.
     pub fn warm(&self) -> Result<()> {
         let Data::Mapped(map) = &self.data else { return Ok(()) };
         match map.advise(Advice::PopulateRead) {
@@ -184,8 +187,8 @@ impl Table {
         }
     }
 
-    /// Checks everything there is to check, and lists all damage: that is a report, not an error. `progress` gets the
-    /// bytes done and the bytes in all.
+    /// Checks everything there is to check, and lists all damage: that is a report, not an error.
+    /// `progress` gets the bytes done and the bytes in all.
     pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
         Ok(verify_table(self, progress))
     }
@@ -270,8 +273,8 @@ impl Table {
         Ok((&block.bytes()[record.key] == key).then(|| block.value(record.value)))
     }
 
-    /// Follows a walk through the hash section until it names `key`. `recent` is the block used last: neighbours in a
-    /// batch then unpack a compressed block once.
+    /// Follows a walk through the hash section until it names `key`. `recent` is the block used
+    /// last: neighbours in a batch then unpack a compressed block once.
     #[inline]
     fn follow<'t>(
         &'t self,
@@ -369,8 +372,8 @@ pub(crate) fn map(path: &Path) -> Result<Data> {
     if metadata.len() == 0 {
         return Ok(Data::Owned(Vec::new()));
     }
-    // SAFETY: tables are never written to again once they have their name, and never truncated: they are unlinked. This
-    // is what the crate asks of its users, as the module's head says.
+    // SAFETY: tables are never written to again once they have their name, and never truncated:
+    // they are unlinked. This is what the crate asks of its users, as the module's head says.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| wrap("cannot map", e))?;
     Ok(Data::Mapped(map))
 }
@@ -404,8 +407,8 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<()> {
     )))
 }
 
-/// Between sections there are zeros, so that a table has one form only. The gap before the index is checked once the index
-/// has told where the blocks end.
+/// Between sections there are zeros, so that a table has one form only. The gap before the index is
+/// checked once the index has told where the blocks end.
 pub(crate) fn check_padding(bytes: &[u8], footer: &Footer) -> Result<()> {
     let footer_at = bytes.len() - Footer::BYTES;
     let gaps = [
@@ -444,7 +447,8 @@ fn prefetch(bytes: &[u8], at: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(byte) = bytes.get(at) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch has no effect but on caches, and the address is that of a byte of the slice.
+        // SAFETY: a prefetch has no effect but on caches, and the address is that of a byte of the
+        // slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

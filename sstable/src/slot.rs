@@ -1,8 +1,9 @@
 //! Redis Cluster's hash slots: which of 16384 slots a key belongs to. Pure.
 //!
-//! CRC16 (XMODEM: polynomial 0x1021, start 0, not reflected) of the key, or of the part between the first `{` and the
-//! next `}` if that part is not empty, modulo 16384. Source: the Redis Cluster specification, "Key distribution model"
-//! and "Hash tags". Tables of a store are partitioned by it, so that cluster-aware clients route by themselves.
+//! CRC16 (XMODEM: polynomial 0x1021, start 0, not reflected) of the key, or of the part between the
+//! first `{` and the next `}` if that part is not empty, modulo 16384. Source: the Redis Cluster
+//! specification, "Key distribution model" and "Hash tags". Tables of a store are partitioned by
+//! it, so that cluster-aware clients route by themselves.
 
 /// Number of slots.
 pub const SLOTS: u16 = 16384;

@@ -1,7 +1,8 @@
-//! Bytes that a table hands out: a slice of the map, or a part of a decompressed block that is shared.
+//! Bytes that a table hands out: a slice of the map, or a part of a decompressed block that is
+//! shared.
 //!
-//! Reading does not depend on which it is: a [`Value`] is a `[u8]`. A cache of decompressed blocks can hand out the
-//! shared form without a change to any caller.
+//! Reading does not depend on which it is: a [`Value`] is a `[u8]`. A cache of decompressed blocks
+//! can hand out the shared form without a change to any caller.
 
 use std::fmt;
 use std::ops::{Deref, Range};

@@ -1,8 +1,9 @@
 //! Checks a whole table and lists all that is wrong with it.
 //!
-//! Beyond the checksums: records parse, keys ascend within and across blocks, separators separate, restart points lead to
-//! records, every key is found through the hash section at its place, and the counts in index, properties and footer
-//! agree. A file that cannot even be opened is looked at section by section, as far as the footer leads.
+//! Beyond the checksums: records parse, keys ascend within and across blocks, separators separate,
+//! restart points lead to records, every key is found through the hash section at its place, and
+//! the counts in index, properties and footer agree. A file that cannot even be opened is looked at
+//! section by section, as far as the footer leads.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -65,8 +66,8 @@ impl VerifyReport {
     }
 }
 
-/// Checks the table in a file, also if it is too damaged to be opened. Fails only if the file cannot be read. `progress`
-/// gets the bytes done and the bytes in all.
+/// Checks the table in a file, also if it is too damaged to be opened. Fails only if the file
+/// cannot be read. `progress` gets the bytes done and the bytes in all.
 pub fn verify_file(path: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
     let path = path.as_ref();
     match Table::open(path) {
@@ -259,7 +260,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The hash section must name this very record. Damage of a chunk is told once, with the chunks.
+    /// The hash section must name this very record. Damage of a chunk is told once, with the
+    /// chunks.
     fn hashed(&self, key: &[u8], expected: Place) -> Result<()> {
         let Some(head) = self.table.hash_head() else { return Ok(()) };
         let mut probe = head.probe(hash_of(key, head.seed));

@@ -1,10 +1,12 @@
 //! Writes a table front to back into any [`std::io::Write`], with bounded memory.
 //!
-//! Memory: one block and its compressed form, 32 bytes and a separator per block, 16 bytes per key for the hash section
-//! (none without it), the properties. Records must come in strictly ascending order of their keys; a record that does
-//! not is refused, and the writer stays usable. After an error of the underlying writer it is not.
+//! Memory: one block and its compressed form, 32 bytes and a separator per block, 16 bytes per key
+//! for the hash section (twice that while its list grows; none without it), the properties. Records
+//! must come in strictly ascending order of their keys; a record that does not is refused, and the
+//! writer stays usable. After an error of the underlying writer it is not.
 //!
-//! Equal records and options give equal bytes. Making the file durable is the caller's: it gets the writer back.
+//! Equal records and options give equal bytes. Making the file durable is the caller's: it gets the
+//! writer back.
 
 use std::io::Write;
 
@@ -35,12 +37,13 @@ pub enum Compression {
 /// Settings of a [`TableWriter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriterOptions {
-    /// Bytes of a block before compression, at most, unless one record alone is larger. From 256 to 1 MiB.
+    /// Bytes of a block before compression, at most, unless one record alone is larger. From 256 to
+    /// 1 MiB.
     pub block_bytes: usize,
     /// How blocks are stored.
     pub compression: Compression,
-    /// Writes the hash section: point gets then need one look-up. Costs 16 bytes of memory per key while writing, and
-    /// about 10.7 bytes of file per key.
+    /// Writes the hash section: point gets then need one look-up. Costs 16 bytes of memory per key
+    /// while writing, and about 10.7 bytes of file per key.
     pub hash: bool,
 }
 
@@ -157,7 +160,8 @@ impl<W: Write> TableWriter<W> {
         Ok(())
     }
 
-    /// Notes a property, in place of an earlier one of that name. Names starting with `granary.` are the project's.
+    /// Notes a property, in place of an earlier one of that name. Names starting with `granary.`
+    /// are the project's.
     pub fn set_property(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<()> {
         let value = value.as_ref();
         let others = self.properties.user.iter().filter(|(other, _)| *other != name);
@@ -260,7 +264,9 @@ impl<W: Write> TableWriter<W> {
     fn end_block(&mut self) -> Result<()> {
         let records = self.block.records();
         let raw = self.block.finish();
-        let (codec, stored) = self.compressor.compress(raw)?;
+        // A block that was finished and not written cannot be taken up again.
+        let compressed = self.compressor.compress(raw).inspect_err(|_| self.out.failed = true);
+        let (codec, stored) = compressed?;
         let entry = BlockEntry {
             offset: self.out.at,
             separator_end: 0,

@@ -1,4 +1,5 @@
-//! Damage: every flipped bit and every truncation of a small table is found, and none leads to a wrong answer.
+//! Damage: every flipped bit and every truncation of a small table is found, and none leads to a
+//! wrong answer.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,7 +22,8 @@ fn bytes_of(model: &Model, options: WriterOptions) -> Vec<u8> {
     build(model.iter().map(|(k, v)| (k.as_slice(), v.as_slice())), options).0
 }
 
-/// Asks the table for everything in all ways. An error is an answer; a value that was never stored is not.
+/// Asks the table for everything in all ways. An error is an answer; a value that was never stored
+/// is not.
 fn assert_answers_are_true(table: &Table, model: &Model, what: &str) {
     for (key, value) in model {
         if let Ok(found) = table.get(key) {
@@ -105,7 +107,8 @@ fn all_damage_of_a_file_is_listed_with_its_place() {
     let error = report.into_result().unwrap_err();
     assert!(error.message.contains("bad.tbl") && error.message.contains("3 places"), "{error}");
 
-    // The index and the properties as well: it does not open, and the check still names what it can reach.
+    // The index and the properties as well: it does not open, and the check still names what it can
+    // reach.
     bytes[footer.index.offset as usize + 3] ^= 1;
     bytes[footer.properties.offset as usize + 3] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
@@ -147,8 +150,8 @@ fn a_newer_version_is_told_apart_from_damage() {
     }
 }
 
-/// Sections with a correct checksum but nonsense inside, as a hostile writer would make them: an error or a missing
-/// value, never a panic.
+/// Sections with a correct checksum but nonsense inside, as a hostile writer would make them: an
+/// error or a missing value, never a panic.
 #[test]
 fn nonsense_under_correct_checksums_does_not_panic() {
     let model = model();

@@ -1,4 +1,5 @@
-//! The bytes of a small table, field by field. A change here is a change of the format: raise its version.
+//! The bytes of a small table, field by field. A change here is a change of the format: raise its
+//! version.
 
 use sstable::{Compression, Table, WriterOptions};
 

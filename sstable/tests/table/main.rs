@@ -1,4 +1,5 @@
-//! Tests of tables as their users see them: bytes on disk, damage, limits, and agreement with a sorted map.
+//! Tests of tables as their users see them: bytes on disk, damage, limits, and agreement with a
+//! sorted map.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

@@ -329,12 +329,6 @@ impl FileWriter {
 
     /// Sends what is left, waits until every replica has it on stable storage, and closes the file.
     pub async fn close(mut self) -> Result<FileStatus> {
-        self.finish().await?;
-        self.target.fs.status(&self.target.path).await
-    }
-
-    /// What [`Self::close`] does, without asking for the file's status.
-    pub(crate) async fn finish(&mut self) -> Result<()> {
         self.send_packet().await?;
         self.end_block().await?;
         let request = CompleteRequest {
@@ -344,7 +338,13 @@ impl FileWriter {
             holder: self.target.fs.holder().to_owned(),
             last: self.previous,
         };
-        pipeline::complete(&self.target, request).await
+        match pipeline::complete(&self.target, request).await? {
+            Some(mut status) => {
+                status.name = self.target.path.name().unwrap_or("").to_owned();
+                Ok(status)
+            }
+            None => self.target.fs.status(&self.target.path).await,
+        }
     }
 
     /// Gives the file up: one that this writer made is deleted; one that it appended to keeps what it had, and

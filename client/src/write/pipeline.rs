@@ -9,8 +9,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use proto::granary::{
-    AbandonBlockRequest, AddBlockRequest, Block, CompleteRequest, DatanodeAddress, LocatedBlock,
-    UpdateBlockForPipelineRequest, UpdatePipelineRequest,
+    AbandonBlockRequest, AddBlockRequest, Block, CompleteRequest, DatanodeAddress, FileStatus,
+    LocatedBlock, UpdateBlockForPipelineRequest, UpdatePipelineRequest,
 };
 use proto::{Code, Error, Result};
 use transfer::SealedPacket;
@@ -364,7 +364,12 @@ impl OpenBlock {
 }
 
 /// Asks the NameNode to close the file until it says that enough replicas are reported.
-pub(crate) async fn complete(target: &Target, request: CompleteRequest) -> Result<()> {
+///
+/// Gives the closed file's status, if the server tells it.
+pub(crate) async fn complete(
+    target: &Target,
+    request: CompleteRequest,
+) -> Result<Option<FileStatus>> {
     let namenode = target.fs.namenode();
     let config = target.fs.config();
     let policy = crate::retry::Policy {
@@ -380,7 +385,7 @@ pub(crate) async fn complete(target: &Target, request: CompleteRequest) -> Resul
             .namespace("complete", request, async |mut stub, q| stub.complete(q).await)
             .await?;
         if reply.completed {
-            return Ok(());
+            return Ok(reply.status);
         }
         let Some(pause_ms) = policy.pause_ms(attempt, waited_ms, target.inode) else { break };
         tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;

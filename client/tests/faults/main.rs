@@ -120,7 +120,7 @@ async fn a_small_file_costs_one_create_one_block_and_one_complete() {
     cluster.write(b"small").await.unwrap();
     let calls = cluster.namenode.state.lock().unwrap().calls.clone();
     let names: Vec<_> = calls.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["defaults", "create", "add", "complete", "status"]);
+    assert_eq!(names, ["defaults", "create", "add", "complete"]);
 }
 
 #[tokio::test]

@@ -192,13 +192,13 @@ impl State {
         let failed = self.enter("complete", q.caller.as_ref());
         if let Err(error) = failed {
             if error.code == Code::NotReplicatedYet {
-                return Ok(CompleteReply { completed: false });
+                return Ok(CompleteReply { completed: false, status: None });
             }
             return Err(error);
         }
         self.commit(q.last)?;
         self.open = false;
-        Ok(CompleteReply { completed: true })
+        Ok(CompleteReply { completed: true, status: Some(self.status()) })
     }
 
     fn renew_lease(&mut self, q: RenewLeaseRequest) -> Result<Empty> {

@@ -156,11 +156,14 @@ impl Node {
         if let Some(last) = &last
             && !self.wait_for_replicas(last).await
         {
-            return Ok(CompleteReply { completed: false });
+            return Ok(CompleteReply { completed: false, status: None });
         }
         let op = Op::Complete { file, holder: message.holder, last };
         match self.propose(call, op).await? {
-            Reply::Completed { .. } => Ok(CompleteReply { completed: true }),
+            Reply::Completed { inode } => {
+                let status = self.log.read(|state| state.inode_status(inode));
+                Ok(CompleteReply { completed: true, status })
+            }
             reply => unexpected("complete", &reply),
         }
     }

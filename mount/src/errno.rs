@@ -45,7 +45,6 @@ fn errno_of_code(code: Code) -> Errno {
         Code::Unsupported => Errno::EOPNOTSUPP,
         Code::LimitExceeded => Errno::EMLINK,
         Code::Cancelled => Errno::ECANCELED,
-        Code::Cancelled => Errno::ECANCELED,
     }
 }
 

@@ -9,7 +9,6 @@
 #![allow(clippy::disallowed_methods, reason = "a shell: deadlines need the clock")]
 
 mod cover;
-mod runs;
 mod tsv;
 
 use std::time::{Duration, Instant};

@@ -13,9 +13,9 @@ use proto::{Code, Error, FsPath, Result};
 use sstable::{TableWriter, WriterOptions, escape, format_slots};
 use tokio::sync::mpsc;
 
-use super::runs::{PARTITION_BYTES, Runs};
 use super::{Options, Progress, publish_folder};
 use crate::fs::{CreateOptions, Fs, Recursion};
+use crate::job::sort::{Merged, Sorter, SorterOptions};
 use crate::write::BlockingWriter;
 
 /// Lines between two reports of progress.
@@ -151,44 +151,92 @@ fn build_blocking(
             return Err(Error::new(Code::InvalidArgument, what));
         }
     };
-    let folder = SpillFolder::make(options.spill_folder.as_deref())?;
-    let mut runs = Runs::new(&folder.0, options.sort_memory_bytes);
+    let mut sorter = Sorter::new(SorterOptions {
+        memory_bytes: options.sort_memory_bytes,
+        temp_dir: options.spill_folder.clone().unwrap_or_else(std::env::temp_dir),
+        ..SorterOptions::default()
+    });
     let mut lines = Lines::new(&name, reader);
+    let mut records = 0;
     while let Some((key, value)) = lines.next()? {
-        runs.add(partition_of(sstable::slot::slot_of(key), tables), key, value)?;
-        if runs.total().is_multiple_of(PROGRESS_RECORDS) {
-            tell(Progress::Read { bytes: lines.bytes, bytes_total, records: runs.total() });
+        sorter.push_to(partition_of(sstable::slot::slot_of(key), tables), key, value)?;
+        records += 1;
+        if records % PROGRESS_RECORDS == 0 {
+            tell(Progress::Read { bytes: lines.bytes, bytes_total, records });
         }
     }
-    tell(Progress::Read { bytes: lines.bytes, bytes_total, records: runs.total() });
-    let records_total = runs.total();
-    let mut building = Building { fs, options, staging, tables, next: 0, open: None, written: 0 };
-    let mut pending: Option<(Vec<u8>, Vec<u8>)> = None;
-    for pair in runs.finish()? {
-        let (key, value) = pair?;
-        match &mut pending {
-            Some(last) if last.0 == key => match options.duplicates {
-                Duplicates::Refuse => return Err(duplicate(&name, &key[PARTITION_BYTES..])),
-                Duplicates::KeepFirst => {}
-                Duplicates::KeepLast => last.1 = value,
-            },
-            _ => {
-                if let Some((key, value)) = pending.replace((key, value)) {
-                    building.add(&key, &value)?;
-                    if building.written.is_multiple_of(PROGRESS_RECORDS) {
-                        tell(Progress::Built { records: building.written, records_total });
-                    }
-                }
-            }
+    tell(Progress::Read { bytes: lines.bytes, bytes_total, records });
+    let sorted = sorter.finish()?;
+    let mut written = 0;
+    let mut wrote_one = || {
+        written += 1;
+        if written % PROGRESS_RECORDS == 0 {
+            tell(Progress::Built { records: written, records_total: records });
         }
+    };
+    for partition in 0..tables {
+        let mut table = start_table(fs, options, staging, partition, tables)?;
+        let add = |key: &[u8], value: &[u8]| {
+            wrote_one();
+            table.add(key, value).map_err(table_error)
+        };
+        without_duplicates(sorted.partition(partition), options.duplicates, &name, add)?;
+        let (file, _summary) = table.finish().map_err(table_error)?;
+        file.close()?;
     }
-    if let Some((key, value)) = pending {
-        building.add(&key, &value)?;
-    }
-    building.open_up_to(tables - 1)?;
-    building.close()?;
-    tell(Progress::Built { records: building.written, records_total });
+    tell(Progress::Built { records: written, records_total: records });
     Ok(())
+}
+
+/// Hands on each key once, with the value that holds.
+fn without_duplicates(
+    mut records: Merged<'_>,
+    duplicates: Duplicates,
+    name: &str,
+    mut add: impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    let mut any = false;
+    while let Some((next_key, next_value)) = records.next()? {
+        if any && next_key == key {
+            match duplicates {
+                Duplicates::Refuse => return Err(duplicate(name, &key)),
+                Duplicates::KeepFirst => continue,
+                Duplicates::KeepLast => {}
+            }
+        } else {
+            if any {
+                add(&key, &value)?;
+            }
+            any = true;
+            key.clear();
+            key.extend_from_slice(next_key);
+        }
+        value.clear();
+        value.extend_from_slice(next_value);
+    }
+    if any { add(&key, &value) } else { Ok(()) }
+}
+
+/// Opens the table of one partition in the staging folder.
+fn start_table(
+    fs: &Fs,
+    options: &TsvOptions,
+    staging: &FsPath,
+    partition: u16,
+    tables: u16,
+) -> Result<TableWriter<BlockingWriter>> {
+    let path = staging.join(&format!("part-{partition:05}{}", super::TABLE_SUFFIX))?;
+    let create = CreateOptions { replication: options.replication, ..CreateOptions::default() };
+    let file = fs.runtime().block_on(fs.create(&path, create))?;
+    let mut table =
+        TableWriter::new(file.into_blocking(), options.writer.clone()).map_err(table_error)?;
+    let created_by = format!("granary {}", proto::SOFTWARE_VERSION);
+    table
+        .set_property(sstable::PROPERTY_SLOTS, format_slots(&slots_of(partition, tables)))
+        .and_then(|()| table.set_property(sstable::PROPERTY_CREATED_BY, created_by))
+        .map_err(table_error)?;
+    Ok(table)
 }
 
 fn duplicate(name: &str, key: &[u8]) -> Error {
@@ -290,89 +338,14 @@ impl<'n> Lines<'n> {
     }
 }
 
-/// The tables that are being written, one after another.
-struct Building<'b> {
-    fs: &'b Fs,
-    options: &'b TsvOptions,
-    staging: &'b FsPath,
-    tables: u16,
-    /// The table to open next.
-    next: u16,
-    open: Option<TableWriter<BlockingWriter>>,
-    written: u64,
-}
-
-impl Building<'_> {
-    /// Adds a record; its key carries the partition in front.
-    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (partition, key) = key.split_at(PARTITION_BYTES);
-        let partition = u16::from_be_bytes([partition[0], partition[1]]);
-        self.open_up_to(partition)?;
-        let table = self.open.as_mut().expect("the table of the partition was just opened");
-        table.add(key, value).map_err(table_error)?;
-        self.written += 1;
-        Ok(())
-    }
-
-    /// Makes `partition` the open table; those before it without records are empty tables.
-    fn open_up_to(&mut self, partition: u16) -> Result<()> {
-        while self.next <= partition {
-            self.close()?;
-            self.open_next()?;
-        }
-        Ok(())
-    }
-
-    fn open_next(&mut self) -> Result<()> {
-        let path = self.staging.join(&format!("part-{:05}{}", self.next, super::TABLE_SUFFIX))?;
-        let create = CreateOptions { replication: self.options.replication, ..Default::default() };
-        let file = self.fs.runtime().block_on(self.fs.create(&path, create))?;
-        let mut table = TableWriter::new(file.into_blocking(), self.options.writer.clone())
-            .map_err(table_error)?;
-        let created_by = format!("granary {}", proto::SOFTWARE_VERSION);
-        let slots = format_slots(&slots_of(self.next, self.tables));
-        table
-            .set_property(sstable::PROPERTY_SLOTS, slots)
-            .and_then(|()| table.set_property(sstable::PROPERTY_CREATED_BY, created_by))
-            .map_err(table_error)?;
-        self.open = Some(table);
-        self.next += 1;
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<()> {
-        let Some(table) = self.open.take() else { return Ok(()) };
-        let (file, _summary) = table.finish().map_err(table_error)?;
-        file.close()?;
-        Ok(())
-    }
-}
-
 fn table_error(error: sstable::Error) -> Error {
     match error.io() {
-        Some(io) => Error::io("write a table", io),
+        // What the file system said keeps its meaning.
+        Some(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(error) => error.clone().context("write a table"),
+            None => Error::io("write a table", io),
+        },
         None => Error::new(Code::InvalidArgument, error.message),
-    }
-}
-
-/// A local folder that is removed with all it holds.
-struct SpillFolder(PathBuf);
-
-impl SpillFolder {
-    fn make(parent: Option<&std::path::Path>) -> Result<Self> {
-        let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
-        let path = parent.join(format!("granary-sort-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir_all(&path)
-            .map_err(|error| Error::io(format!("make folder {}", path.display()), &error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for SpillFolder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "sorted runs were not removed");
-        }
     }
 }
 
@@ -394,6 +367,29 @@ mod tests {
             }
             assert_eq!(next, SLOTS);
         }
+    }
+
+    #[test]
+    fn of_a_key_that_comes_twice_the_chosen_value_holds() {
+        let sorted = || {
+            let mut sorter = Sorter::new(SorterOptions::default());
+            for (key, value) in [("b", "1"), ("a", "1"), ("b", "2"), ("b", "3"), ("c", "1")] {
+                sorter.push(key.as_bytes(), value.as_bytes()).unwrap();
+            }
+            sorter.finish().unwrap()
+        };
+        let keep = |duplicates| {
+            let mut seen = String::new();
+            let outcome = without_duplicates(sorted().records(), duplicates, "in", |key, value| {
+                seen.push_str(std::str::from_utf8(&[key, value].concat()).unwrap());
+                Ok(())
+            });
+            outcome.map(|()| seen)
+        };
+        assert_eq!(keep(Duplicates::KeepFirst).unwrap(), "a1b1c1");
+        assert_eq!(keep(Duplicates::KeepLast).unwrap(), "a1b3c1");
+        let error = keep(Duplicates::Refuse).unwrap_err();
+        assert!(error.message.starts_with("in: key \"b\" comes more than once"), "{error}");
     }
 
     fn lines(text: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {

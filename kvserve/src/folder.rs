@@ -277,7 +277,7 @@ fn read_complete(path: &Path) -> Result<Option<Arc<[TableSpec]>>> {
     let Some(text) = record::read(path)? else { return Ok(None) };
     let lines = record::decode("version", &text)
         .map_err(|error| error.context(path.display().to_string()))?;
-    let tables: Option<Vec<TableSpec>> = lines.iter().map(|line| parse_table(line)).collect();
+    let tables: Option<Vec<TableSpec>> = lines.iter().map(parse_table).collect();
     let tables = tables.ok_or_else(|| {
         Error::new(Code::Corrupt, format!("{}: a line that is no table", path.display()))
     })?;

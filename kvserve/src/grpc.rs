@@ -104,7 +104,8 @@ impl Kv for KvService {
         request: Request<ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
         let request = request.into_inner();
-        if !request.prefix.is_empty() && !(request.start.is_empty() && request.end.is_empty()) {
+        let ranged = !request.start.is_empty() || !request.end.is_empty();
+        if ranged && !request.prefix.is_empty() {
             let what = "a scan has a prefix, or a start and an end, not both";
             return Err(Error::new(Code::InvalidArgument, what).into());
         }

@@ -7,6 +7,7 @@
 //! | [`log`] | propose, read; group commit, recovery at start, checkpoints |
 //! | `journal` | segments, batches, replay |
 //! | `checkpoint` | two sled folders, written in turn |
+//! | [`state_bench`] | measures the core: memory, operations, checkpoint, restart |
 //! | [`config`] | settings |
 //! | [`cluster`] | volatile: DataNodes, replicas, placement, safe mode, leases, recoveries (pure) |
 //! | [`serving`] | the controller of kvserve nodes and versions (pure) |
@@ -27,3 +28,5 @@ pub mod server;
 
 pub use config::Config;
 pub use server::{Handle, start};
+pub mod state_bench;
+pub use state_bench::{NamespaceReport, bench_namespace};

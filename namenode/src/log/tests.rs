@@ -70,8 +70,10 @@ fn length_of(log: &Log, text: &str) -> Option<u64> {
 }
 
 fn newest_segment(dir: &Path) -> std::path::PathBuf {
-    let mut all: Vec<_> =
-        std::fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut all: Vec<_> = std::fs::read_dir(dir.join("journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     all.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     all.sort();
     all.pop().unwrap()
@@ -225,7 +227,8 @@ async fn many_callers_share_syncs_and_each_gets_its_own_reply() {
             let log = log.clone();
             tokio::spawn(async move {
                 for round in 0..20 {
-                    let reply = log.propose(request(1, mkdirs(&format!("/c{caller}/r{round}")))).await;
+                    let reply =
+                        log.propose(request(1, mkdirs(&format!("/c{caller}/r{round}")))).await;
                     assert_eq!(reply.unwrap(), Reply::Created(true));
                 }
             })
@@ -245,8 +248,7 @@ async fn operations_that_fail_or_change_nothing_are_not_journaled() {
     log.propose(request(1, mkdirs("/a"))).await.unwrap();
     assert_eq!(log.propose(request(1, mkdirs("/a"))).await.unwrap(), Reply::Created(false));
     assert_eq!(log.propose(request(1, delete("/b"))).await.unwrap(), Reply::Deleted(false));
-    let rename =
-        Op::Rename { source: path("/x"), target: path("/y"), mode: RenameMode::NoReplace };
+    let rename = Op::Rename { source: path("/x"), target: path("/y"), mode: RenameMode::NoReplace };
     assert_eq!(log.propose(request(1, rename)).await.unwrap_err().code, Code::NotFound);
     assert_eq!(log.last_txid(), Txid(1));
 }

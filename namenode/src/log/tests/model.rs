@@ -135,7 +135,9 @@ async fn step(log: &Log, model: &mut Model, step: &Step) {
                 assert!(result.is_err(), "{step:?}");
                 return;
             };
-            let Ok(Reply::Appended { last_block, .. }) = result else { panic!("{step:?} {result:?}") };
+            let Ok(Reply::Appended { last_block, .. }) = result else {
+                panic!("{step:?} {result:?}")
+            };
             let mut left = *length;
             let previous = last_block.map(|block| {
                 let more = left.min(4096 - block.length);

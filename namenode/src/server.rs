@@ -18,7 +18,7 @@ use proto::granary::namespace_server::NamespaceServer;
 use proto::limits::GRPC_MESSAGE_BYTES_MAX;
 use proto::{Code, Error, Result};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tonic::transport::server::TcpIncoming;
 
 use crate::cluster;
@@ -40,14 +40,22 @@ const TICK_MS_MAX: u64 = 500;
 const LEASE_ROUND_MS_MAX: u64 = 1_000;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// One task of the server, and the one that watches it.
+struct Task {
+    name: &'static str,
+    work: AbortHandle,
+    watcher: JoinHandle<()>,
+}
+
 /// A NameNode that runs. Dropping it leaves it running until the runtime ends; [`Handle::shutdown`] stops it.
 pub struct Handle {
     node: Arc<Node>,
     grpc_addr: SocketAddr,
     http_addr: SocketAddr,
     hadoop_rpc_addr: SocketAddr,
-    stopper: Stopper,
-    tasks: Vec<(&'static str, JoinHandle<()>)>,
+    stopper: Arc<Stopper>,
+    stop: Stop,
+    tasks: Vec<Task>,
     grace: Duration,
 }
 
@@ -77,18 +85,20 @@ impl Handle {
         &self.node.pool_id
     }
 
+    /// Waits until the NameNode stops by itself: one of its tasks panicked, which the log has told.
+    pub async fn failed(&self) {
+        self.stop.clone().wait().await;
+    }
+
     /// Stops: no new calls, streams told, calls under way finished within the grace, the log closed, the folder free.
     pub async fn shutdown(self) -> Result<()> {
         self.stopper.stop();
         let until = tokio::time::Instant::now() + self.grace;
-        for (name, mut task) in self.tasks {
-            match tokio::time::timeout_at(until, &mut task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(name, %error, "a task of the NameNode failed"),
-                Err(_) => {
-                    tracing::warn!(name, "did not stop in time: ended");
-                    task.abort();
-                }
+        for task in self.tasks {
+            // The watcher has told of a panic; it never panics itself.
+            if tokio::time::timeout_at(until, task.watcher).await.is_err() {
+                tracing::warn!(name = task.name, "did not stop in time: ended");
+                task.work.abort();
             }
         }
         let closed = self.node.log.shutdown().await;
@@ -139,6 +149,11 @@ pub async fn start(config: Config) -> Result<Handle> {
         config,
     });
     tell_of_blocks(&node);
+    let opened = node.log.open_report();
+    tracing::info!(checkpoint = %opened.checkpoint, replayed = opened.replayed, "the log is open");
+    for damage in &opened.damage {
+        tracing::error!(%damage, "a damaged checkpoint was passed over");
+    }
 
     let (stopper, stop) = stop::new();
     let addr = |name: &str, listener: &TcpListener| {
@@ -146,13 +161,20 @@ pub async fn start(config: Config) -> Result<Handle> {
     };
     let (grpc_addr, http_addr, hadoop_rpc_addr) =
         (addr("grpc_addr", &grpc)?, addr("http_addr", &http)?, addr("hadoop_rpc_addr", &hadoop)?);
+    let stopper = Arc::new(stopper);
+    let spawn = |name, work: JoinHandle<()>| Task {
+        name,
+        work: work.abort_handle(),
+        watcher: watch(name, Arc::clone(&stopper), work),
+    };
+    let (node_of, stop_of) = (|| Arc::clone(&node), || stop.clone());
     let tasks = vec![
-        ("grpc", tokio::spawn(serve_grpc(grpc, Arc::clone(&node), stop.clone()))),
-        ("http", tokio::spawn(http::serve(http, Arc::clone(&node), stop.clone()))),
-        ("hadoop_rpc", tokio::spawn(hadoop_rpc::serve(hadoop, stop.clone()))),
-        ("tick", tokio::spawn(keep_time(Arc::clone(&node), stop.clone()))),
-        ("leases", tokio::spawn(keep_leases(Arc::clone(&node), stop.clone()))),
-        ("decide", tokio::spawn(keep_deciding(Arc::clone(&node), stop))),
+        spawn("grpc", tokio::spawn(serve_grpc(grpc, node_of(), stop_of()))),
+        spawn("http", tokio::spawn(http::serve(http, node_of(), stop_of()))),
+        spawn("hadoop_rpc", tokio::spawn(hadoop_rpc::serve(hadoop, stop_of()))),
+        spawn("tick", tokio::spawn(keep_time(node_of(), stop_of()))),
+        spawn("leases", tokio::spawn(keep_leases(node_of(), stop_of()))),
+        spawn("decide", tokio::spawn(keep_deciding(node_of(), stop_of()))),
     ];
     tracing::info!(
         dir = %node.config.dir.display(),
@@ -162,7 +184,19 @@ pub async fn start(config: Config) -> Result<Handle> {
         "the NameNode started"
     );
     let grace = Duration::from_millis(node.config.shutdown_grace_ms);
-    Ok(Handle { node, grpc_addr, http_addr, hadoop_rpc_addr, stopper, tasks, grace })
+    Ok(Handle { node, grpc_addr, http_addr, hadoop_rpc_addr, stopper, stop, tasks, grace })
+}
+
+/// Stops everything if a task panics: half a NameNode is worse than none.
+fn watch(name: &'static str, stopper: Arc<Stopper>, task: JoinHandle<()>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = task.await
+            && error.is_panic()
+        {
+            tracing::error!(name, %error, "a task of the NameNode panicked: it stops");
+            stopper.stop();
+        }
+    })
 }
 
 /// The configured superuser, or the user who started this process.

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`datanodes`] | the registry: identity, epochs, liveness, space |
+//! | [`block`] | what is said of a block and its replicas |
 //! | [`replicas`] | blocks to holders, with all counts |
 //! | [`report`] | full reports in chunks |
 //! | [`placement`] | targets of a new block |
@@ -16,6 +17,7 @@
 //! IO, and never asks the namespace: each call that needs to know of a block is given the namespace's view
 //! ([`Truth`]). Nothing here is persisted; all of it comes back by reports.
 
+pub mod block;
 pub mod datanodes;
 pub mod invalidate;
 pub mod leases;
@@ -366,7 +368,7 @@ impl Cluster {
         nodes.iter().map(|&node| self.datanodes.get(node).address.clone()).collect()
     }
 
-    /// Where to read a block, best first: live before suspect, the reader's own machine first, then at random; dead
+    /// Where to read a block, best first: live before suspect or detached, the reader's own machine first, then at random; dead
     /// nodes are left out. The flag: every known replica is corrupt.
     pub fn locations(
         &mut self,
@@ -380,8 +382,8 @@ impl Cluster {
             let known = self.datanodes.get(*node);
             let far = !placement::is_on_host(known, reader_host);
             match known.liveness {
-                Liveness::Alive => Some((0, far)),
-                Liveness::Suspect => Some((1, far)),
+                Liveness::Alive if known.attached => Some((0, far)),
+                Liveness::Alive | Liveness::Suspect => Some((1, far)),
                 Liveness::Dead => None,
             }
         };

@@ -105,14 +105,14 @@ impl Cluster {
         }
         self.repairs.forget(id.0);
         self.drop_copy_promise(id);
-        let source = self.start_copy(id, &truth, expected - good);
-        let took_ms = COPY_MS_MIN.saturating_add(truth.length / COPY_BYTES_PER_MS);
-        let wait_ms = if source.is_some() { took_ms } else { self.repairs.grace_ms };
-        if let Some(source) = source {
+        // What cannot be copied now makes room for others; the walk comes by again.
+        if let Some(source) = self.start_copy(id, &truth, expected - good) {
             *self.repairs.copies.entry(source).or_default() += 1;
+            let took_ms = COPY_MS_MIN.saturating_add(truth.length / COPY_BYTES_PER_MS);
+            let deadline_ms = now_ms.saturating_add(took_ms);
+            let pending = Pending { deadline_ms, source: Some(source) };
+            self.repairs.pending.insert(id.0, pending);
         }
-        let deadline_ms = now_ms.saturating_add(wait_ms);
-        self.repairs.pending.insert(id.0, Pending { deadline_ms, source });
     }
 
     /// Tells a holder to copy a block; `None`: no holder is free, or no node can take a copy.

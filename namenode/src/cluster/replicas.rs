@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use proto::granary::ReplicaState;
 use proto::{BlockId, GenerationStamp};
 
+pub use super::block::{BlockTruth, Locations, Reported, Totals, Verdict};
 use super::datanodes::NodeIndex;
 
 const PAGE_BLOCKS: u64 = 4_096;
@@ -31,45 +32,6 @@ const MISSING: u8 = 32;
 const CORRUPT: u8 = 64;
 const SAFE: u8 = 128;
 
-/// What the namespace says of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockTruth {
-    /// Its stamp now.
-    pub stamp: GenerationStamp,
-    /// Its length in bytes; of one under construction what is known of it.
-    pub length: u64,
-    /// Whether it is complete, not under construction.
-    pub complete: bool,
-    /// Replicas that its file asks for.
-    pub replication: u32,
-}
-
-/// One replica as a DataNode tells of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reported {
-    /// Of this block.
-    pub id: BlockId,
-    /// At this stamp.
-    pub stamp: GenerationStamp,
-    /// So many bytes long.
-    pub length: u64,
-    /// In this state.
-    pub state: ReplicaState,
-}
-
-/// What a report of one replica meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Noted, and nothing more.
-    Noted,
-    /// It is finalized at the block's stamp: whoever waits for replicas of the block may look again.
-    Finalized,
-    /// It is damaged, of another length, or of an older stamp.
-    Bad,
-    /// No file has that block: the replica may be deleted.
-    Unknown,
-}
-
 /// Why a holder's replica is not simply good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Odd {
@@ -83,32 +45,6 @@ enum OddState {
     Finalized,
     BeingWritten,
     Corrupt,
-}
-
-/// Where a block can be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Locations {
-    /// Nodes, in the order of the pipeline or of their reports.
-    pub nodes: Vec<NodeIndex>,
-    /// Every known replica is corrupt: `nodes` names those.
-    pub corrupt: bool,
-}
-
-/// Counts over all blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Blocks of files.
-    pub blocks: u64,
-    /// Of those, complete ones.
-    pub complete: u64,
-    /// Complete blocks with at least the least number of good replicas.
-    pub safe: u64,
-    /// Complete blocks with some good replicas, but fewer than their file asks for.
-    pub under_replicated: u64,
-    /// Complete blocks without a good replica.
-    pub missing: u64,
-    /// Complete blocks with at least one replica known to be damaged.
-    pub corrupt: u64,
 }
 
 #[derive(Clone, Copy)]

@@ -322,3 +322,50 @@ fn a_recovery_goes_to_a_live_holder_with_all_replicas_named() {
     world.set(1, Some(done(3)));
     assert_eq!(world.cluster.recoveries.stamp(BlockId(1)), None);
 }
+
+proptest::proptest! {
+    #[test]
+    fn after_a_full_report_a_node_holds_what_it_listed_and_a_file_has(
+        blocks in proptest::collection::btree_set(1u64..60, 0..40),
+        before in proptest::collection::btree_set(1u64..60, 0..40),
+        listed in proptest::collection::btree_set(1u64..60, 0..40),
+        late in proptest::collection::vec((1u64..60, proptest::bool::ANY), 0..6),
+        chunk in 1usize..7,
+    ) {
+        // Ids far apart, so that they lie on several pages.
+        let id = |number: u64| number * 700;
+        let truths: Vec<_> = blocks.iter().map(|&number| (id(number), done(1))).collect();
+        let mut world = World::new(&truths);
+        let other = world.attach(0, 2);
+        let all: Vec<_> = blocks.iter().map(|&number| has(id(number))).collect();
+        world.report(&other, &[&all]);
+        let at = world.attach(0, 1);
+        for &number in &before {
+            world.change(&at, has(id(number)));
+        }
+        let list: Vec<_> = listed.iter().map(|&number| has(id(number))).collect();
+        let mut expected = listed.clone();
+        let chunks: Vec<&[Reported]> = list.chunks(chunk).chain([&[][..]]).collect();
+        for (index, part) in chunks.iter().enumerate() {
+            world.cluster.report_chunk(0, at.index, at.epoch, 9, index as u32).unwrap();
+            if index == chunks.len() / 2 {
+                for &(number, there) in &late {
+                    world.change(&at, if there { has(id(number)) } else { deleted(id(number)) });
+                    if there { expected.insert(number) } else { expected.remove(&number) };
+                }
+            }
+            let last = index + 1 == chunks.len();
+            world.with(|c, truth| c.report_part(at.index, at.epoch, part, last, truth)).unwrap();
+        }
+        for number in 1..60 {
+            let holds = world.holders(id(number)).contains(&at.index);
+            proptest::prop_assert_eq!(
+                holds,
+                expected.contains(&number) && blocks.contains(&number),
+                "block {}", number
+            );
+        }
+        let others = world.cluster.replicas.held_by(other.index);
+        proptest::prop_assert_eq!(others, blocks.len() as u64);
+    }
+}

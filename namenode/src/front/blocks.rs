@@ -14,7 +14,7 @@ use super::access::{Method, check_principal};
 use super::node::{Node, file_ref, host_of, look_up, required, truth_of, unexpected};
 use crate::cluster::datanodes::NodeIndex;
 use crate::cluster::placement::Wanted;
-use crate::op::{self, FileRef, Op, Reply};
+use crate::op::{self, BlockState, FileRef, Op, Reply};
 
 /// DataNodes that a request may exclude or name, and bad replicas that it may report.
 const NAMED_MAX: usize = 10_000;
@@ -194,11 +194,14 @@ impl Node {
     }
 
     /// Waits until enough finalized replicas of a block at this stamp and length were reported; false when the
-    /// moment is over. A block that the namespace does not have is not waited for: the operation tells.
+    /// moment is over.
     async fn wait_for_replicas(&self, block: &op::Block) -> bool {
         let enough = || {
             let known = self.log.read(|state| state.block(block.id));
-            let Some(known) = known else { return true };
+            // What the namespace has committed had its replicas; of what it does not have, the operation tells.
+            let Some(known) = known.filter(|known| known.state != BlockState::Complete) else {
+                return true;
+            };
             let min = self.config.replication_min.min(known.replication) as usize;
             self.volatile.cluster(|cluster, _| {
                 cluster.replicas.sync_if_new(block.id, &truth_of(&known));
@@ -300,7 +303,7 @@ impl Node {
     }
 }
 
-fn check_named(uuids: &[String]) -> Result<()> {
+pub(super) fn check_named(uuids: &[String]) -> Result<()> {
     if uuids.len() > NAMED_MAX { Err(too_many("DataNodes", uuids.len())) } else { Ok(()) }
 }
 

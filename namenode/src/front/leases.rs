@@ -10,7 +10,9 @@ use proto::granary::*;
 use proto::{BlockId, Code, Error, FsPath, GenerationStamp, InodeId, Result};
 
 use super::access::{Method, check_principal};
-use super::node::{Node, path, required, truth_of, unexpected};
+use super::node::{Node, look_up, path, required, truth_of, unexpected};
+use crate::cluster::datanodes::Liveness;
+use crate::cluster::replicas::{BlockTruth, Reported};
 use crate::op::{self, BlockState, Caller, Op, Reply};
 use crate::state::RECOVERY_HOLDER;
 
@@ -94,6 +96,7 @@ impl Node {
         _: Peer,
     ) -> Result<CommitBlockSynchronizationReply> {
         self.enter(Method::CommitBlockSynchronization, None)?;
+        super::blocks::check_named(&message.datanodes)?;
         let block: op::Block = required("block", message.block)?.into();
         let new_stamp = GenerationStamp(message.new_generation_stamp);
         let op = Op::CommitBlockSynchronization {
@@ -104,7 +107,30 @@ impl Node {
             delete_block: message.delete_block,
         };
         self.propose_own(op).await?;
+        self.recovered(
+            &message.datanodes,
+            Reported {
+                id: block.id,
+                stamp: new_stamp,
+                length: message.new_length,
+                state: ReplicaState::Finalized,
+            },
+        );
         Ok(CommitBlockSynchronizationReply {})
+    }
+
+    /// The replicas that a recovery settled are there already, before their nodes report them.
+    fn recovered(&self, uuids: &[String], replica: Reported) {
+        self.log.read(|state| {
+            let truth = look_up(state, replica.id);
+            self.volatile.cluster(|cluster, _| {
+                for node in cluster.find_all(uuids) {
+                    if truth.is_some() && cluster.datanodes.get(node).liveness != Liveness::Dead {
+                        cluster.replicas.report(node, &replica, truth.as_ref());
+                    }
+                }
+            });
+        });
     }
 
     /// Ends another writer's lease on a file if its soft limit is over. `Ok`: go on and ask the state, which refuses
@@ -207,7 +233,7 @@ impl Node {
     /// A last block that no replica ever showed of, and that no live node was to write, holds nothing: it goes.
     async fn drop_if_never_written(
         &self,
-        truth: Option<crate::cluster::replicas::BlockTruth>,
+        truth: Option<BlockTruth>,
         recovery: &op::BlockRecovery,
     ) -> Result<()> {
         let id = recovery.block.id;

@@ -36,12 +36,15 @@ pub struct Node {
 
 impl Node {
     /// Enters a call: who calls, and whether that may be now. Errors: `InvalidArgument`, `PermissionDenied`,
-    /// `SafeMode`.
+    /// `SafeMode`; after a failure of the log that failure, for reads as well.
     pub fn enter(
         &self,
         method: Method,
         caller: Option<granary::Caller>,
     ) -> Result<(Caller, Option<CallId>)> {
+        if let Some(error) = self.log.failure() {
+            return Err(error.context("the NameNode must be restarted"));
+        }
         let entered = self.access.check(method, caller)?;
         if method.changes() {
             self.volatile.cluster(|cluster, _| cluster.check_may_change())?;

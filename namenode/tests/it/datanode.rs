@@ -300,3 +300,51 @@ async fn a_datanode_that_does_not_read_does_not_stop_others() {
         deleted += told.invalidate.len();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_recovered_at_once_when_asked_for_also_by_its_holder() {
+    for holder in ["w", "another"] {
+        let mut world = World::new().await;
+        let mut node = Datanode::attach(&world, "dn1", 1).await;
+        world.create("/f").await;
+        let block = world.add_block("/f", None).await.block.unwrap();
+        node.report(block, ReplicaState::BeingWritten).await;
+        let ask = RecoverLeaseRequest { caller: boss(), path: "/f".into(), holder: holder.into() };
+        assert!(!world.fs.recover_lease(ask.clone()).await.unwrap().into_inner().closed);
+        let told = node.commands("a recovery", |c| !c.recover.is_empty()).await.recover;
+        let outcome = CommitBlockSynchronizationRequest {
+            block: told[0].block,
+            new_generation_stamp: told[0].new_generation_stamp,
+            new_length: 4,
+            close_file: true,
+            datanodes: vec!["dn1".into()],
+            ..Default::default()
+        };
+        world.datanodes().commit_block_synchronization(outcome).await.unwrap();
+        assert!(world.fs.recover_lease(ask).await.unwrap().into_inner().closed);
+        let located = world.locate("/f").await;
+        assert_eq!(located.blocks[0].locations[0].uuid, "dn1", "there before it reports");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_inside_a_block_is_led_by_a_holder_and_closes_the_file() {
+    let mut world = World::new().await;
+    let mut node = Datanode::attach(&world, "dn1", 1).await;
+    world.write(&node, "/f", 100).await;
+    let cut = TruncateRequest { caller: boss(), path: "/f".into(), length: 40, holder: "t".into() };
+    assert!(!world.fs.truncate(cut).await.unwrap().into_inner().done);
+    let told = node.commands("a recovery", |c| !c.recover.is_empty()).await.recover;
+    assert_eq!(told[0].new_length, Some(40));
+    let outcome = CommitBlockSynchronizationRequest {
+        block: told[0].block,
+        new_generation_stamp: told[0].new_generation_stamp,
+        new_length: 40,
+        close_file: true,
+        datanodes: vec!["dn1".into()],
+        ..Default::default()
+    };
+    world.datanodes().commit_block_synchronization(outcome).await.unwrap();
+    let status = world.stat("/f").await.unwrap();
+    assert_eq!((status.length, status.open_for_write), (40, false));
+}

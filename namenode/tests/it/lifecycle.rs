@@ -23,7 +23,8 @@ async fn a_file_lives_from_create_to_delete_across_a_restart() {
     assert_eq!(second.offset, MIB);
     let second = Block { length: 10, ..second.block.unwrap() };
     node.report(second, ReplicaState::Finalized).await;
-    assert!(world.complete("/a/b/f", Some(second)).await);
+    let done = world.fs.complete(complete("/a/b/f", Some(second))).await.unwrap().into_inner();
+    assert_eq!((done.completed, done.status.unwrap().length), (true, MIB + 10));
     let located = world.locate("/a/b/f").await;
     assert!(!located.under_construction && located.last_block_complete);
     let sizes: Vec<u64> = located.blocks.iter().map(|b| b.block.unwrap().length).collect();

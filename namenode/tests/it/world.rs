@@ -20,7 +20,7 @@ pub const MIB: u64 = 1 << 20;
 /// A NameNode, its folder, and one connection to it.
 pub struct World {
     pub handle: Option<Handle>,
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     pub config: Config,
     pub fs: NamespaceClient<Channel>,
     pub channel: Channel,
@@ -65,7 +65,7 @@ impl World {
         let handle = namenode::start(config.clone()).await.unwrap();
         let channel = connect(&handle).await;
         let fs = NamespaceClient::new(channel.clone());
-        Self { handle: Some(handle), dir, config, fs, channel, call: 0 }
+        Self { handle: Some(handle), _dir: dir, config, fs, channel, call: 0 }
     }
 
     /// Stops the NameNode and starts it again on the same folder.
@@ -204,7 +204,6 @@ pub struct Datanode {
     pub up: mpsc::Sender<DatanodeUp>,
     pub down: Streaming<DatanodeDown>,
     pub registered: DatanodeRegistered,
-    pub uuid: String,
 }
 
 pub fn register(uuid: &str, port: u32) -> DatanodeRegister {
@@ -239,14 +238,13 @@ impl Datanode {
         world: &World,
         message: DatanodeRegister,
     ) -> Result<Self, tonic::Status> {
-        let uuid = message.address.as_ref().unwrap().uuid.clone();
         let (up, stream) = mpsc::channel(16);
         let message = datanode_up::Message::Register(message);
         up.send(DatanodeUp { message: Some(message) }).await.unwrap();
         let mut down = world.datanodes().attach(ReceiverStream::new(stream)).await?.into_inner();
         match down.message().await?.and_then(|down| down.message) {
             Some(datanode_down::Message::Registered(registered)) => {
-                Ok(Self { up, down, registered, uuid })
+                Ok(Self { up, down, registered })
             }
             other => panic!("Registered comes first, not {other:?}"),
         }

@@ -1,0 +1,71 @@
+//! What is said of a block and its replicas: by the namespace, by DataNodes, to readers. Plain values.
+
+use proto::granary::ReplicaState;
+use proto::{BlockId, GenerationStamp};
+
+use super::datanodes::NodeIndex;
+
+/// What the namespace says of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockTruth {
+    /// Its stamp now.
+    pub stamp: GenerationStamp,
+    /// Its length in bytes; of one under construction what is known of it.
+    pub length: u64,
+    /// Whether it is complete, not under construction.
+    pub complete: bool,
+    /// Replicas that its file asks for.
+    pub replication: u32,
+}
+
+/// One replica as a DataNode tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Of this block.
+    pub id: BlockId,
+    /// At this stamp.
+    pub stamp: GenerationStamp,
+    /// So many bytes long.
+    pub length: u64,
+    /// In this state.
+    pub state: ReplicaState,
+}
+
+/// What a report of one replica meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Noted, and nothing more.
+    Noted,
+    /// It is finalized at the block's stamp: whoever waits for replicas of the block may look again.
+    Finalized,
+    /// It is damaged, of another length, or of an older stamp.
+    Bad,
+    /// No file has that block: the replica may be deleted.
+    Unknown,
+}
+
+/// Where a block can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locations {
+    /// Nodes, in the order of the pipeline or of their reports.
+    pub nodes: Vec<NodeIndex>,
+    /// Every known replica is corrupt: `nodes` names those.
+    pub corrupt: bool,
+}
+
+/// Counts over all blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Blocks of files.
+    pub blocks: u64,
+    /// Of those, complete ones.
+    pub complete: u64,
+    /// Complete blocks with at least the least number of good replicas.
+    pub safe: u64,
+    /// Complete blocks with some good replicas, but fewer than their file asks for.
+    pub under_replicated: u64,
+    /// Complete blocks without a good replica.
+    pub missing: u64,
+    /// Complete blocks with at least one replica known to be damaged.
+    pub corrupt: u64,
+}

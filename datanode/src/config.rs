@@ -1,0 +1,152 @@
+//! The settings of a DataNode: plain values with safe defaults, merged by the command line from file, environment
+//! and flags.
+//!
+//! Nothing here touches disk or network; [`Config::check`] finds contradictions before anything is started.
+
+use std::path::PathBuf;
+
+use proto::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Settings of one DataNode.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `host:port` of the NameNode's gRPC.
+    pub namenode: String,
+    /// Folders for replicas, one per disk. Made if missing.
+    pub volumes: Vec<PathBuf>,
+    /// Where DataTransferProtocol listens; port 0 chooses a free one.
+    pub data_addr: String,
+    /// Where the gRPC service Replicas listens.
+    pub control_addr: String,
+    /// Where `/status`, `/metrics` and `/healthz` are served.
+    pub http_addr: String,
+    /// Host that clients are told to dial; empty: the host of `data_addr`, or, if that is a wildcard, the address from
+    /// which the NameNode sees this DataNode.
+    pub advertised_host: String,
+    /// Unix socket for clients on this machine; empty: `data.sock` in the first volume.
+    pub local_socket: String,
+    /// Bytes of each volume that replicas leave free.
+    pub reserved_bytes: u64,
+    /// The reserve is at most this share of a volume, in percent.
+    pub reserved_percent: u64,
+    /// Connections that may be open on the data port at once.
+    pub transfers_max: u64,
+    /// Threads that read and write block files, for each volume.
+    pub disk_threads: u64,
+    /// Bytes of received packets that wait for the disk, for each writer.
+    pub write_queue_bytes: u64,
+    /// Start writing back each time so many bytes of a replica were written, so that the sync at close is short.
+    pub writeback_bytes: u64,
+    /// A connection without a request is closed after this time, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// A peer that neither sends nor takes a byte during a transfer is given up after this time, in milliseconds.
+    pub stall_timeout_ms: u64,
+    /// Connecting to another DataNode or the NameNode takes at most this time, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long a recovery or a new pipeline waits for the earlier writer of a replica to stop, in milliseconds.
+    pub takeover_timeout_ms: u64,
+    /// The first pause before the NameNode is dialled again, in milliseconds; it doubles up to the next setting.
+    pub reconnect_backoff_ms: u64,
+    /// The longest pause before the NameNode is dialled again, in milliseconds.
+    pub reconnect_backoff_max_ms: u64,
+    /// How often the replica index is brought up to date on disk, in milliseconds.
+    pub index_interval_ms: u64,
+    /// Memory for the replica index of each volume, in bytes.
+    pub index_cache_bytes: u64,
+    /// Replicas sent to other DataNodes at the NameNode's command at once.
+    pub command_transfers_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            namenode: "127.0.0.1:8030".into(),
+            volumes: Vec::new(),
+            data_addr: "127.0.0.1:9866".into(),
+            control_addr: "127.0.0.1:9867".into(),
+            http_addr: "127.0.0.1:9864".into(),
+            advertised_host: String::new(),
+            local_socket: String::new(),
+            reserved_bytes: 1 << 30,
+            reserved_percent: 5,
+            transfers_max: 4096,
+            disk_threads: 4,
+            write_queue_bytes: 8 << 20,
+            writeback_bytes: 8 << 20,
+            idle_timeout_ms: 120_000,
+            stall_timeout_ms: 70_000,
+            connect_timeout_ms: 5_000,
+            takeover_timeout_ms: 10_000,
+            reconnect_backoff_ms: 100,
+            reconnect_backoff_max_ms: 3_000,
+            index_interval_ms: 30_000,
+            index_cache_bytes: 16 << 20,
+            command_transfers_max: 4,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what types can't. The error names the setting.
+    pub fn check(&self) -> Result<()> {
+        let bad = |what: String| Err(Error::new(Code::InvalidArgument, what));
+        if self.volumes.is_empty() {
+            return bad("datanode.volumes is empty: name at least one folder for replicas".into());
+        }
+        if self.volumes.len() > VOLUMES_MAX {
+            return bad(format!(
+                "datanode.volumes has {} folders, at most {VOLUMES_MAX}",
+                self.volumes.len()
+            ));
+        }
+        if self.reserved_percent > 100 {
+            return bad(format!(
+                "datanode.reserved_percent is {}, at most 100",
+                self.reserved_percent
+            ));
+        }
+        for (name, value) in [
+            ("transfers_max", self.transfers_max),
+            ("disk_threads", self.disk_threads),
+            ("write_queue_bytes", self.write_queue_bytes),
+            ("writeback_bytes", self.writeback_bytes),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("stall_timeout_ms", self.stall_timeout_ms),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("takeover_timeout_ms", self.takeover_timeout_ms),
+            ("reconnect_backoff_ms", self.reconnect_backoff_ms),
+            ("reconnect_backoff_max_ms", self.reconnect_backoff_max_ms),
+            ("index_interval_ms", self.index_interval_ms),
+            ("index_cache_bytes", self.index_cache_bytes),
+            ("command_transfers_max", self.command_transfers_max),
+        ] {
+            if value == 0 {
+                return bad(format!("datanode.{name} is 0, expected at least 1"));
+            }
+        }
+        if self.disk_threads > 256 {
+            return bad(format!("datanode.disk_threads is {}, at most 256", self.disk_threads));
+        }
+        Ok(())
+    }
+}
+
+/// Folders of one DataNode: a replica's entry in memory has a byte for its volume.
+pub const VOLUMES_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_are_named() {
+        let error = Config::default().check().unwrap_err();
+        assert!(error.message.contains("datanode.volumes"), "{error}");
+        let config = Config { volumes: vec!["/x".into()], ..Config::default() };
+        assert_eq!(config.check(), Ok(()));
+        let error = Config { disk_threads: 0, ..config }.check().unwrap_err();
+        assert!(error.message.contains("datanode.disk_threads"), "{error}");
+    }
+}

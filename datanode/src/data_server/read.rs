@@ -1,0 +1,240 @@
+//! Op 81: sends a range of a replica, whole chunks with their checksums, then learns how the client liked it.
+//!
+//! While one packet is on the wire the next is read from disk; two buffers go round. Nothing is verified here: the
+//! checksums travel with the bytes, and the client verifies. A client that tells of a checksum failure makes this
+//! DataNode check its replica. Never sent: bytes beyond the visible length.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+use proto::hadoop::hdfs::{
+    ChecksumProto, ChecksumTypeProto, ClientReadStatusProto, OpReadBlockProto,
+    ReadOpChecksumInfoProto, StatusProto,
+};
+use proto::{Code, Error, Result, limits};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use transfer::connection::within;
+use transfer::{PacketHeader, SealedPacket, op};
+
+use super::{After, DataServer, Wire, block_of};
+use crate::disk::DiskPool;
+use crate::files::CHUNK;
+use crate::store::{ReplicaReader, Store};
+
+/// Data bytes of a packet for clients that are not our own.
+const PACKET_BYTES_FOREIGN: u64 = 64 << 10;
+/// Our own clients' names begin with this.
+const NATIVE_CLIENT: &str = "granary";
+/// Bytes of the client's last word.
+const STATUS_BYTES_MAX: usize = 64;
+/// Ranges from this on are announced to the kernel as sequential.
+const SEQUENTIAL_BYTES: u64 = 1 << 20;
+
+/// What is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    start: u64,
+    end: u64,
+    packet_bytes: u64,
+    with_sums: bool,
+}
+
+/// Serves one request.
+pub async fn serve<R, W>(
+    server: &DataServer,
+    wire: &mut Wire<R, W>,
+    request: OpReadBlockProto,
+) -> Result<After>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let opened = open(&server.store, &request).await;
+    let (pool, reader, plan, first) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            wire.refuse(&error).await?;
+            return Ok(After::KeepOpen);
+        }
+    };
+    let reply = op::encode_delimited(&reply(&plan));
+    send(server, wire, &pool, &reader, plan, reply, first).await?;
+    server.counters.read_bytes.fetch_add(plan.end - plan.start, Ordering::Relaxed);
+    let idle_ms = server.limits.stall_ms;
+    let status = within(idle_ms, "the client's read status", async {
+        op::read_delimited(&mut wire.reader, STATUS_BYTES_MAX).await
+    })
+    .await;
+    // A client may close instead: it has what it wants.
+    let Ok(status) = status else { return Ok(After::Close) };
+    let status = ClientReadStatusProto::decode(status)
+        .map_err(|e| Error::new(Code::Incompatible, format!("bad read status: {e}")))?;
+    if status.status == StatusProto::ErrorChecksum as i32 {
+        // Damage is reported by the check itself.
+        drop(pool.run(move || reader.verify()).await);
+    }
+    Ok(After::KeepOpen)
+}
+
+/// Opens the replica and reads the first packet, in one visit to the disk threads.
+async fn open(
+    store: &Arc<Store>,
+    request: &OpReadBlockProto,
+) -> Result<(DiskPool, Arc<ReplicaReader>, Plan, SealedPacket)> {
+    let header = &request.header;
+    let (block, stamp) = block_of(store, &header.base_header.block)?;
+    let native = header.client_name.starts_with(NATIVE_CLIENT);
+    let (offset, length) = (request.offset, request.len);
+    let with_sums = request.send_checksums.unwrap_or(true);
+    let pool = store.pool_of(block, stamp)?;
+    let store = store.clone();
+    let (reader, plan, first) = pool
+        .run(move || {
+            let reader = store.open_reader(block, stamp)?;
+            let plan = plan(reader.length(), offset, length, native, with_sums)
+                .map_err(|error| error.context(format_args!("read {block}")))?;
+            if plan.end - plan.start >= SEQUENTIAL_BYTES {
+                reader.advise_sequential(plan.start, plan.end - plan.start);
+            }
+            let first = packet(&reader, plan, 0, BytesMut::new())?;
+            Ok((Arc::new(reader), plan, first))
+        })
+        .await?;
+    Ok((pool, reader, plan, first))
+}
+
+/// Widens a range to whole chunks.
+fn plan(visible: u64, offset: u64, length: u64, native: bool, with_sums: bool) -> Result<Plan> {
+    let end = offset.checked_add(length).filter(|&end| end <= visible).ok_or_else(|| {
+        Error::new(
+            Code::InvalidArgument,
+            format!("{length} bytes from {offset}, but {visible} bytes are visible"),
+        )
+    })?;
+    let wanted = if native { u64::from(limits::PACKET_BYTES_NATIVE) } else { PACKET_BYTES_FOREIGN };
+    Ok(Plan {
+        start: offset - offset % CHUNK,
+        end: end.next_multiple_of(CHUNK).min(visible),
+        packet_bytes: wanted,
+        with_sums,
+    })
+}
+
+fn reply(plan: &Plan) -> proto::hadoop::hdfs::BlockOpResponseProto {
+    let kind = if plan.with_sums {
+        ChecksumTypeProto::ChecksumCrc32c
+    } else {
+        ChecksumTypeProto::ChecksumNull
+    };
+    let bytes_per_checksum = limits::CHECKSUM_CHUNK_BYTES;
+    let mut reply = op::response(StatusProto::Success);
+    reply.read_op_checksum_info = Some(ReadOpChecksumInfoProto {
+        checksum: ChecksumProto { r#type: kind as i32, bytes_per_checksum },
+        chunk_offset: plan.start,
+    });
+    reply
+}
+
+/// Reads packet number `seqno` into `buffer`. Blocks.
+fn packet(
+    reader: &ReplicaReader,
+    plan: Plan,
+    seqno: u64,
+    mut buffer: BytesMut,
+) -> Result<SealedPacket> {
+    let offset = (plan.start + seqno * plan.packet_bytes).min(plan.end);
+    let bytes = (plan.end - offset).min(plan.packet_bytes);
+    buffer.resize(usize::try_from(bytes).expect("a packet is at most 1 MiB"), 0);
+    let mut sums = Vec::new();
+    reader.read(offset, &mut buffer, &mut sums)?;
+    if !plan.with_sums {
+        sums.clear();
+    }
+    let header = PacketHeader {
+        offset_in_block: offset,
+        seqno: i64::try_from(seqno).expect("a block has under 2^63 packets"),
+        last: false,
+        data_len: 0,
+        sync: false,
+    };
+    Ok(SealedPacket::with_sums(header, &sums, buffer.freeze()))
+}
+
+/// The empty packet that ends the block.
+fn last_packet(plan: Plan, seqno: i64) -> SealedPacket {
+    let header =
+        PacketHeader { offset_in_block: plan.end, seqno, last: true, data_len: 0, sync: false };
+    SealedPacket::with_sums(header, &[], Bytes::new())
+}
+
+async fn send<R, W: AsyncWrite + Unpin>(
+    server: &DataServer,
+    wire: &mut Wire<R, W>,
+    pool: &DiskPool,
+    reader: &Arc<ReplicaReader>,
+    plan: Plan,
+    mut before: Bytes,
+    first: SealedPacket,
+) -> Result<()> {
+    let count = (plan.end - plan.start).div_ceil(plan.packet_bytes);
+    let mut current = first;
+    let mut spare = BytesMut::new();
+    for seqno in 1..=count.max(1) {
+        let is_last = seqno >= count;
+        let next = async {
+            if is_last {
+                return Ok(None);
+            }
+            let (reader, buffer) = (reader.clone(), std::mem::take(&mut spare));
+            pool.run(move || packet(&reader, plan, seqno, buffer)).await.map(Some)
+        };
+        let end = is_last.then(|| last_packet(plan, i64::try_from(count).unwrap_or(i64::MAX)));
+        let head = std::mem::take(&mut before);
+        let out = frames(head, (count > 0).then_some(&current), end.as_ref());
+        let sent = within(server.limits.stall_ms, "send a packet", async {
+            let mut out = out;
+            wire.writer.write_all_buf(&mut out).await.map_err(|e| Error::io("send", &e))
+        });
+        let (next, sent) = tokio::join!(next, sent);
+        sent?;
+        let Some(next) = next? else { break };
+        let done = std::mem::replace(&mut current, next);
+        // Nobody else holds it once it is sent: its memory goes round.
+        spare = done.data.try_into_mut().unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// One or two packets behind some bytes, to be written together.
+fn frames(
+    before: Bytes,
+    packet: Option<&SealedPacket>,
+    end: Option<&SealedPacket>,
+) -> impl Buf + use<> {
+    let part = |packet: Option<&SealedPacket>| {
+        packet.map_or((Bytes::new(), Bytes::new()), |p| (p.head.clone(), p.data.clone()))
+    };
+    let ((head, data), (end, _)) = (part(packet), part(end));
+    before.chain(head).chain(data).chain(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_widened_to_chunks_and_end_with_the_visible_bytes() {
+        let check = |visible, offset, length| {
+            plan(visible, offset, length, false, true).map(|plan| (plan.start, plan.end)).ok()
+        };
+        assert_eq!(check(1000, 0, 1000), Some((0, 1000)));
+        assert_eq!(check(1000, 513, 1), Some((512, 1000)));
+        assert_eq!(check(2000, 100, 300), Some((0, 512)));
+        assert_eq!(check(1000, 1000, 0), Some((512, 1000)));
+        assert_eq!(check(0, 0, 0), Some((0, 0)));
+        assert_eq!(check(1000, 0, 1001), None);
+        assert_eq!(check(1000, u64::MAX, 2), None);
+    }
+}

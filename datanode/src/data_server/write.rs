@@ -1,0 +1,294 @@
+//! Op 80: takes a block from a writer, stores it, and passes it on to the next DataNode of the pipeline.
+//!
+//! Set-up opens the replica here and dials the next DataNode at the same time; the reply names the first DataNode that
+//! failed. Then packets are verified, handed to the disk, and passed on as the bytes that came, while [`super::respond`]
+//! sends acks up. Both run in one task. What holds: a packet whose checksums do not fit is neither stored nor passed
+//! on; a session that another takes over ends at once.
+
+use std::sync::atomic::Ordering;
+
+use proto::hadoop::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
+use proto::hadoop::hdfs::{BlockOpResponseProto, OpWriteBlockProto, StatusProto};
+use proto::{Code, Error, GenerationStamp, Result};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc;
+use transfer::connection::{self, Peer, within};
+use transfer::{Checksum, HEARTBEAT_SEQNO, PacketReader, Request, op};
+
+use super::respond::{self, Item, own_status};
+use super::{After, DataServer, Wire, block_of};
+use crate::replica::Expected;
+use crate::store::{Purpose, WriteSession};
+
+/// Packets of one pipeline that wait for their ack here.
+const ITEMS_MAX: usize = 1_024;
+/// Targets of one pipeline.
+const TARGETS_MAX: usize = proto::limits::REPLICATION_MAX as usize;
+
+/// The set-up failed: the reply that says so.
+struct Refusal {
+    error: Error,
+    bad_link: String,
+}
+
+/// Serves one request; the connection ends with it.
+pub async fn serve<R, W>(
+    server: &DataServer,
+    wire: &mut Wire<R, W>,
+    request: OpWriteBlockProto,
+) -> Result<After>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let stage = Stage::try_from(request.stage).unwrap_or(Stage::DataStreaming);
+    let (session, mirror, checksum) = match set_up(server, &request, stage).await {
+        Ok(ready) => ready,
+        Err(refusal) => {
+            tracing::debug!(error = %refusal.error, "pipeline refused");
+            let mut reply = op::error_response(&refusal.error);
+            reply.first_bad_link = Some(refusal.bad_link);
+            wire.reply(&reply).await?;
+            return Ok(After::Close);
+        }
+    };
+    wire.reply(&BlockOpResponseProto {
+        first_bad_link: Some(String::new()),
+        ..op::response(StatusProto::Success)
+    })
+    .await?;
+    if stage != Stage::PipelineCloseRecovery {
+        run(server, wire, &session, mirror, checksum, stage).await?;
+    }
+    Ok(After::Close)
+}
+
+async fn set_up(
+    server: &DataServer,
+    request: &OpWriteBlockProto,
+    stage: Stage,
+) -> Result<(WriteSession, Option<TcpStream>, Checksum), Refusal> {
+    let own = |error: Error| Refusal { error, bad_link: String::new() };
+    let block = &request.header.base_header.block;
+    let (id, _) = block_of(&server.store, block).map_err(own)?;
+    let purpose = purpose(request, stage).map_err(own)?;
+    let checksum = Checksum::from_proto(&request.requested_checksum).map_err(own)?;
+    let (session, mirror) =
+        tokio::join!(server.store.begin_write(id, purpose), dial_next(server, request));
+    let session = session.map_err(own)?;
+    let mirror = match mirror {
+        Ok(mirror) => mirror,
+        Err(refusal) => {
+            if stage == Stage::PipelineSetupCreate {
+                session.discard();
+            }
+            return Err(refusal);
+        }
+    };
+    if stage == Stage::PipelineCloseRecovery {
+        finish(&session, stage).await.map_err(own)?;
+    }
+    Ok((session, mirror, checksum))
+}
+
+/// What a stage asks of the replica here.
+fn purpose(request: &OpWriteBlockProto, stage: Stage) -> Result<Purpose> {
+    let block = &request.header.base_header.block;
+    let asked = GenerationStamp(block.generation_stamp);
+    // A writer that was given no new stamp keeps the one it has.
+    let new = GenerationStamp(request.latest_generation_stamp.max(block.generation_stamp));
+    let length = block.num_bytes.unwrap_or(0);
+    let change = |length| crate::store::Change { asked, new, length };
+    Ok(match stage {
+        Stage::PipelineSetupCreate => Purpose::Create { stamp: asked, bytes: length },
+        Stage::TransferRbw | Stage::TransferFinalized => {
+            Purpose::Transfer { stamp: asked, bytes: length }
+        }
+        Stage::PipelineSetupAppend => Purpose::Append(change(length)),
+        Stage::PipelineSetupAppendRecovery => Purpose::RecoverAppend(change(length)),
+        Stage::PipelineCloseRecovery => Purpose::RecoverClose(change(request.min_bytes_rcvd)),
+        Stage::PipelineSetupStreamingRecovery => Purpose::RecoverStreaming {
+            asked,
+            new,
+            expected: Expected {
+                acked_min: request.min_bytes_rcvd,
+                sent_max: request.max_bytes_rcvd,
+            },
+        },
+        Stage::DataStreaming | Stage::PipelineClose => {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("a pipeline is not set up for stage {stage:?}"),
+            ));
+        }
+    })
+}
+
+/// Dials the next DataNode of the pipeline, if there is one, and waits until all behind it are set up.
+async fn dial_next(
+    server: &DataServer,
+    request: &OpWriteBlockProto,
+) -> Result<Option<TcpStream>, Refusal> {
+    let Some((next, rest)) = request.targets.split_first() else { return Ok(None) };
+    let bad = |error: Error, bad_link: String| Refusal { error, bad_link };
+    if request.targets.len() > TARGETS_MAX {
+        let why = format!("{} targets, at most {TARGETS_MAX}", request.targets.len());
+        return Err(bad(Error::new(Code::InvalidArgument, why), String::new()));
+    }
+    let named = format!("{}:{}", next.id.ip_addr, next.id.xfer_port);
+    let peer = Peer::from_info(next).map_err(|error| bad(error, named.clone()))?;
+    let timeouts = &server.limits.timeouts;
+    let mut stream =
+        connection::dial(&peer, timeouts).await.map_err(|error| bad(error, peer.address()))?;
+    let passed_on = OpWriteBlockProto {
+        targets: rest.to_vec(),
+        target_storage_types: request.target_storage_types.iter().skip(1).copied().collect(),
+        target_storage_ids: request.target_storage_ids.iter().skip(1).cloned().collect(),
+        target_pinnings: request.target_pinnings.iter().skip(1).copied().collect(),
+        storage_type: request.target_storage_types.first().copied().or(request.storage_type),
+        storage_id: request.target_storage_ids.first().cloned(),
+        ..request.clone()
+    };
+    let bytes = Request::WriteBlock(Box::new(passed_on)).encode();
+    let wait_ms = timeouts.idle_ms + timeouts.per_node_ms * (rest.len() as u64 + 1);
+    let reply = within(wait_ms, format!("set up {peer}"), async {
+        stream.write_all(&bytes).await.map_err(|error| Error::io("send", &error))?;
+        op::read_response(&mut stream).await
+    })
+    .await
+    .map_err(|error| bad(error, peer.address()))?;
+    if let Err(error) = op::check(&reply) {
+        let link = reply.first_bad_link.filter(|link| !link.is_empty());
+        return Err(bad(error, link.unwrap_or_else(|| peer.address())));
+    }
+    Ok(Some(stream))
+}
+
+/// Packets down, acks up, until the block ends or something fails.
+async fn run<R, W>(
+    server: &DataServer,
+    wire: &mut Wire<R, W>,
+    session: &WriteSession,
+    mirror: Option<TcpStream>,
+    checksum: Checksum,
+    stage: Stage,
+) -> Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let (items, told) = mpsc::channel(ITEMS_MAX);
+    let (from_mirror, to_mirror) = mirror.map(TcpStream::into_split).unzip();
+    let stall_ms = server.limits.stall_ms;
+    let replica = session.replica().clone();
+    let respond = respond::respond(told, &replica, from_mirror, &mut wire.writer, stall_ms);
+    let receiver = Receiver { server, session, checksum, stage, to_mirror, items };
+    let receive = receiver.receive(&mut wire.reader);
+    let (mut respond, mut receive) = (std::pin::pin!(respond), std::pin::pin!(receive));
+    let mut received = None;
+    let responded = loop {
+        tokio::select! {
+            result = &mut receive, if received.is_none() => received = Some(result),
+            result = &mut respond => break result,
+            () = session.stopped() => {
+                break Err(Error::new(Code::Stale, "another writer or a recovery took over"));
+            }
+        }
+    };
+    received.unwrap_or(Ok(())).and(responded)
+}
+
+/// The side that takes packets.
+struct Receiver<'a> {
+    server: &'a DataServer,
+    session: &'a WriteSession,
+    checksum: Checksum,
+    stage: Stage,
+    to_mirror: Option<OwnedWriteHalf>,
+    items: mpsc::Sender<Item>,
+}
+
+impl Receiver<'_> {
+    /// Takes packets until the last one. A failure is told to the responder, which ends the pipeline.
+    async fn receive(mut self, reader: &mut (impl AsyncRead + Unpin)) -> Result<()> {
+        let mut packets = PacketReader::new();
+        loop {
+            let stall_ms = self.server.limits.stall_ms;
+            let packet = within(stall_ms, "wait for a packet", packets.next(reader)).await?;
+            let seqno = packet.header().seqno;
+            let last = packet.header().last;
+            match self.take(packet).await {
+                Ok(item) => {
+                    if self.items.send(item).await.is_err() || last {
+                        return Ok(());
+                    }
+                }
+                Err((error, statuses)) => {
+                    if error.code == Code::Corrupt {
+                        self.server.counters.checksum_failures.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%error, "a packet fails its checksum");
+                    }
+                    // If the responder is gone, it has told of an earlier failure.
+                    drop(self.items.send(Item::Failed { seqno, statuses }).await);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Verifies a packet, hands it to the disk, passes it on.
+    async fn take(&mut self, packet: transfer::Packet) -> Result<Item, (Error, Vec<StatusProto>)> {
+        let own = |error: Error| {
+            let status = own_status(&error);
+            (error, vec![status])
+        };
+        let header = *packet.header();
+        let frame = packet.frame().clone();
+        let name = self.session.replica().replica().block();
+        if header.seqno == HEARTBEAT_SEQNO {
+            self.pass_on(&frame).await?;
+            return Ok(Item::Heartbeat);
+        }
+        packet.verify(self.checksum, name).map_err(own)?;
+        let written = u64::from(header.data_len);
+        self.server.counters.written_bytes.fetch_add(written, Ordering::Relaxed);
+        if header.last {
+            // The next DataNode syncs while this one does.
+            self.pass_on(&frame).await?;
+            let outcome = end(self.session, self.stage).await.map_err(own)?;
+            return Ok(Item::Packet { seqno: header.seqno, last: true, outcome });
+        }
+        let native = self.checksum == Checksum::NATIVE;
+        let outcome = self.session.write(packet, native).await.map_err(own)?;
+        self.pass_on(&frame).await?;
+        Ok(Item::Packet { seqno: header.seqno, last: false, outcome })
+    }
+
+    async fn pass_on(&mut self, frame: &[u8]) -> Result<(), (Error, Vec<StatusProto>)> {
+        let Some(mirror) = &mut self.to_mirror else { return Ok(()) };
+        let stall_ms = self.server.limits.stall_ms;
+        within(stall_ms, "pass a packet on", async {
+            mirror.write_all(frame).await.map_err(|error| Error::io("send", &error))
+        })
+        .await
+        .map_err(|error| (error, vec![StatusProto::Success, StatusProto::Error]))
+    }
+}
+
+/// Ends the replica as its stage says.
+async fn end(
+    session: &WriteSession,
+    stage: Stage,
+) -> Result<tokio::sync::oneshot::Receiver<Result<crate::files::Wrote>>> {
+    match stage {
+        Stage::TransferRbw => session.promote().await,
+        _ => session.finish().await,
+    }
+}
+
+async fn finish(session: &WriteSession, stage: Stage) -> Result<()> {
+    let outcome = end(session, stage).await?.await;
+    outcome.map_err(|_| Error::new(Code::Internal, "a disk job was dropped"))?.map(|_| ())
+}

@@ -1,0 +1,152 @@
+//! What an operator looks at: `/status` (JSON), `/metrics` (Prometheus text), `/healthz`.
+//!
+//! Read-only, and no secrets in it. `/healthz` answers 200 while at least one volume serves and the NameNode has not
+//! refused this DataNode for good.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use proto::granary::DatanodeAddress;
+use serde::Serialize;
+
+use crate::data_server::DataServer;
+use crate::heartbeat::Attachment;
+use crate::store::Store;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// Replicas.
+    pub store: Arc<Store>,
+    /// The data-transfer server.
+    pub server: Arc<DataServer>,
+    /// The stream to the NameNode.
+    pub attachment: Arc<Attachment>,
+    /// How this DataNode is reached.
+    pub address: DatanodeAddress,
+}
+
+#[derive(Serialize)]
+struct Status {
+    uuid: String,
+    cluster_id: String,
+    version: &'static str,
+    registered: bool,
+    error: Option<String>,
+    host: String,
+    data_port: u32,
+    control_port: u32,
+    local_socket: String,
+    replicas: usize,
+    index_dirty_folders: usize,
+    active_transfers: u32,
+    read_bytes: u64,
+    written_bytes: u64,
+    volumes: Vec<VolumePage>,
+}
+
+#[derive(Serialize)]
+struct VolumePage {
+    id: String,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    remaining_bytes: u64,
+    failed: bool,
+    error: String,
+}
+
+/// The routes.
+pub fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .with_state(pages)
+}
+
+async fn status(State(pages): State<Pages>) -> Json<Status> {
+    let identity = pages.store.identity();
+    let counters = pages.server.counters();
+    let volumes = pages.store.volume_statuses().into_iter().map(|volume| VolumePage {
+        id: volume.id,
+        capacity_bytes: volume.capacity_bytes,
+        used_bytes: volume.used_bytes,
+        remaining_bytes: volume.remaining_bytes,
+        failed: volume.failed,
+        error: volume.error,
+    });
+    Json(Status {
+        uuid: identity.datanode_uuid,
+        cluster_id: identity.cluster_id,
+        version: proto::SOFTWARE_VERSION,
+        registered: pages.attachment.is_registered(),
+        error: pages.attachment.fatal().borrow().as_ref().map(ToString::to_string),
+        host: pages.address.host.clone(),
+        data_port: pages.address.data_port,
+        control_port: pages.address.control_port,
+        local_socket: pages.address.local_socket.clone(),
+        replicas: pages.store.replica_count(),
+        index_dirty_folders: pages.store.dirty_folders(),
+        active_transfers: pages.server.active(),
+        read_bytes: counters.read_bytes.load(Ordering::Relaxed),
+        written_bytes: counters.written_bytes.load(Ordering::Relaxed),
+        volumes: volumes.collect(),
+    })
+}
+
+async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    let counters = pages.server.counters();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let volumes = pages.store.volume_statuses();
+    let sum = |of: fn(&proto::granary::VolumeStatus) -> u64| volumes.iter().map(of).sum::<u64>();
+    let mut text = String::new();
+    for (name, kind, help, value) in [
+        ("replicas", "gauge", "Replicas held.", pages.store.replica_count() as u64),
+        ("active_transfers", "gauge", "Readers and writers now.", read(&counters.active)),
+        ("connections_total", "counter", "Connections taken.", read(&counters.connections)),
+        ("connections_refused_total", "counter", "Connections refused.", read(&counters.refused)),
+        ("read_bytes_total", "counter", "Block bytes sent.", read(&counters.read_bytes)),
+        ("written_bytes_total", "counter", "Block bytes received.", read(&counters.written_bytes)),
+        ("failures_total", "counter", "Requests that failed.", read(&counters.failures)),
+        (
+            "checksum_failures_total",
+            "counter",
+            "Received packets whose checksums did not fit.",
+            read(&counters.checksum_failures),
+        ),
+        ("capacity_bytes", "gauge", "Capacity of all volumes.", sum(|v| v.capacity_bytes)),
+        ("used_bytes", "gauge", "Bytes of replicas.", sum(|v| v.used_bytes)),
+        ("remaining_bytes", "gauge", "Bytes that are left.", sum(|v| v.remaining_bytes)),
+        ("volumes_failed", "gauge", "Volumes out of service.", sum(|v| u64::from(v.failed))),
+        (
+            "index_dirty_folders",
+            "gauge",
+            "Sub-folders that a restart would scan.",
+            pages.store.dirty_folders() as u64,
+        ),
+    ] {
+        writeln!(
+            text,
+            "# HELP granary_datanode_{name} {help}\n# TYPE granary_datanode_{name} {kind}\n\
+             granary_datanode_{name} {value}"
+        )
+        .expect("writing to a string");
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+async fn healthz(State(pages): State<Pages>) -> (StatusCode, String) {
+    if let Some(error) = pages.attachment.fatal().borrow().as_ref() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
+    }
+    if pages.store.volume_statuses().iter().all(|volume| volume.failed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "every volume is out of service\n".into());
+    }
+    (StatusCode::OK, "ok\n".into())
+}

@@ -1,0 +1,257 @@
+//! Starts and stops a DataNode: volumes, sockets, tasks.
+//!
+//! [`start`] returns when everything listens, whether the NameNode is there or not. Ports are bound before the volumes
+//! are opened, so that a port in use costs nothing; a folder in use, a foreign one, or one without permission is an
+//! error that names the setting. Stopping is bounded in time: connections are cut, indexes flushed, threads ended.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::granary::DatanodeAddress;
+use proto::granary::replicas_server::ReplicasServer;
+use proto::{Code, Error, Result, limits};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::Config;
+use crate::control::ReplicasService;
+use crate::data_server::{DataServer, Limits};
+use crate::heartbeat::Attachment;
+use crate::http::{Pages, router};
+use crate::store::Store;
+
+/// Bytes that the path of a Unix socket may have, without the NUL behind it.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// How long a stop waits for tasks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running DataNode.
+pub struct Handle {
+    uuid: String,
+    data_addr: SocketAddr,
+    control_addr: SocketAddr,
+    http_addr: SocketAddr,
+    local_socket: PathBuf,
+    store: Arc<Store>,
+    attachment: Arc<Attachment>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// Starts a DataNode. Returns when it listens.
+pub async fn start(config: Config) -> Result<Handle> {
+    config.check()?;
+    let data = bind("data_addr", &config.data_addr).await?;
+    let control = bind("control_addr", &config.control_addr).await?;
+    let http = bind("http_addr", &config.http_addr).await?;
+    let opening = config.clone();
+    let (store, found) = tokio::task::spawn_blocking(move || Store::open(&opening))
+        .await
+        .map_err(|panic| Error::new(Code::Internal, format!("open the volumes: {panic}")))??;
+    let identity = store.identity();
+    let local_socket = socket_path(&config, &identity.datanode_uuid);
+    let local = bind_socket(&local_socket)?;
+    let (data_addr, control_addr, http_addr) =
+        (local_addr(&data)?, local_addr(&control)?, local_addr(&http)?);
+    let address = DatanodeAddress {
+        uuid: identity.datanode_uuid.clone(),
+        host: advertised_host(&config, data_addr),
+        data_port: data_addr.port().into(),
+        control_port: control_addr.port().into(),
+        http_port: http_addr.port().into(),
+        local_socket: local_socket.to_str().unwrap_or_default().to_owned(),
+    };
+    let server = DataServer::new(store.clone(), Limits::from(&config));
+    let attachment = Attachment::new(&config, store.clone(), server.clone(), address.clone());
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.clone().serve_tcp(data, stopping.clone()));
+    tasks.spawn(server.clone().serve_unix(local, stopping.clone()));
+    tasks.spawn(serve_control(control, store.clone(), stopping.clone()));
+    let pages = Pages { store: store.clone(), server, attachment: attachment.clone(), address };
+    tasks.spawn(serve_http(http, pages, stopping.clone()));
+    tasks.spawn(until(stopping.clone(), attachment.clone().run()));
+    tasks.spawn(until(stopping.clone(), watch_volumes(store.clone())));
+    let interval = Duration::from_millis(config.index_interval_ms);
+    tasks.spawn(until(stopping, keep_index(store.clone(), interval)));
+    tracing::info!(uuid = identity.datanode_uuid, %data_addr, ?found, "DataNode started");
+    let uuid = identity.datanode_uuid;
+    Ok(Handle {
+        uuid,
+        data_addr,
+        control_addr,
+        http_addr,
+        local_socket,
+        store,
+        attachment,
+        stop,
+        tasks,
+    })
+}
+
+impl Handle {
+    /// Who it is.
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// Where DataTransferProtocol listens.
+    pub fn data_addr(&self) -> SocketAddr {
+        self.data_addr
+    }
+
+    /// Where the gRPC service Replicas listens.
+    pub fn control_addr(&self) -> SocketAddr {
+        self.control_addr
+    }
+
+    /// Where status and metrics are.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// The Unix socket for clients on this machine.
+    pub fn local_socket(&self) -> &Path {
+        &self.local_socket
+    }
+
+    /// Its replicas.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Whether the NameNode has taken it in and has its full report.
+    pub fn is_registered(&self) -> bool {
+        self.attachment.is_registered()
+    }
+
+    /// Waits for an error that ends the attachment to the NameNode for good: a NameNode of another cluster.
+    pub async fn fatal(&self) -> Error {
+        let mut fatal = self.attachment.fatal();
+        let error = fatal.wait_for(Option::is_some).await;
+        error.ok().and_then(|error| error.clone()).unwrap_or_else(|| {
+            Error::new(Code::Internal, "the attachment to the NameNode ended without a reason")
+        })
+    }
+
+    /// Stops it: cuts connections, brings the indexes up to date, ends the threads. Takes a few seconds at most.
+    pub async fn shutdown(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+            self.tasks.abort_all();
+        }
+        let flushed = tokio::time::timeout(STOP_TIMEOUT, self.store.flush_indexes()).await;
+        self.store.stop();
+        if let Err(error) = std::fs::remove_file(&self.local_socket) {
+            tracing::debug!(%error, "the local socket was gone");
+        }
+        flushed.unwrap_or_else(|_| {
+            Err(Error::new(Code::Timeout, "the replica index was not flushed in time"))
+        })
+    }
+}
+
+/// Runs `work` until it ends or the DataNode stops.
+async fn until(mut stop: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+async fn watch_volumes(store: Arc<Store>) {
+    store.watch_volumes().await;
+}
+
+/// Brings the indexes up to date now and then.
+async fn keep_index(store: Arc<Store>, interval: Duration) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = store.index_flush_wanted() => {}
+        }
+        if let Err(error) = store.flush_indexes().await {
+            tracing::warn!(%error, "the replica index was not brought up to date");
+        }
+    }
+}
+
+async fn serve_control(listener: TcpListener, store: Arc<Store>, mut stop: watch::Receiver<bool>) {
+    let service = ReplicasServer::new(ReplicasService { store })
+        .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, async move {
+            drop(stop.wait_for(|stop| *stop).await);
+        })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the control server ended");
+    }
+}
+
+async fn serve_http(listener: TcpListener, pages: Pages, mut stop: watch::Receiver<bool>) {
+    let served = axum::serve(listener, router(pages))
+        .with_graceful_shutdown(async move {
+            drop(stop.wait_for(|stop| *stop).await);
+        })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+async fn bind(setting: &str, addr: &str) -> Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|error| Error::io(format_args!("listen on {addr} (datanode.{setting})"), &error))
+}
+
+fn local_addr(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().map_err(|error| Error::io("look at an own port", &error))
+}
+
+fn bind_socket(path: &Path) -> Result<UnixListener> {
+    // Left by a DataNode that was killed: the lock on the volumes says that it is gone.
+    let is_socket = |found: std::fs::Metadata| found.file_type().is_socket();
+    if std::fs::symlink_metadata(path).is_ok_and(is_socket) {
+        std::fs::remove_file(path).map_err(|error| {
+            Error::io(format_args!("remove {} (datanode.local_socket)", path.display()), &error)
+        })?;
+    }
+    UnixListener::bind(path).map_err(|error| {
+        Error::io(format_args!("listen on {} (datanode.local_socket)", path.display()), &error)
+    })
+}
+
+fn socket_path(config: &Config, uuid: &str) -> PathBuf {
+    if !config.local_socket.is_empty() {
+        return PathBuf::from(&config.local_socket);
+    }
+    let path = config.volumes.first().map(|volume| volume.join("data.sock")).unwrap_or_default();
+    let path = std::path::absolute(&path).unwrap_or(path);
+    if path.as_os_str().as_bytes().len() <= SOCKET_PATH_BYTES_MAX && path.to_str().is_some() {
+        return path;
+    }
+    std::env::temp_dir().join(format!("granary-{uuid}.sock"))
+}
+
+fn advertised_host(config: &Config, data_addr: SocketAddr) -> String {
+    match config.advertised_host.as_str() {
+        "" if data_addr.ip().is_unspecified() => String::new(),
+        "" => data_addr.ip().to_string(),
+        host => host.to_owned(),
+    }
+}

@@ -1,0 +1,387 @@
+//! The replicas of this DataNode: which there are, on which volume, and every operation on one of them.
+//!
+//! The map in memory says what there is; the folders say it durably; the index makes reading them cheap. Each operation
+//! claims its block, changes files on the volume's threads, then the map, then tells [`Changes`]. What always holds:
+//! a finished replica is in the map only after its files are synced under their final names; an operation that was
+//! refused or failed leaves the replica as it was, or, if its files may be half changed, as what a restart would find.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`load`](self::load) | start: what index and folders say |
+//! | [`writing`](self::writing) | sessions: create, append, take over, finish |
+//! | [`reading`](self::reading) | open files and the length that a reader may see |
+//! | [`recovering`](self::recovering) | the two steps of a block recovery |
+
+mod load;
+mod reading;
+mod recovering;
+mod writing;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::granary::{Block, ReplicaState, VolumeStatus};
+use proto::{BlockId, Code, Error, GenerationStamp, Result};
+use tokio::sync::Notify;
+
+use crate::changes::Changes;
+use crate::claims::Claims;
+use crate::config::Config;
+use crate::files::Paths;
+use crate::identity::Identity;
+use crate::index::{Entry, Index};
+use crate::layout::Folder;
+use crate::map::{Compact, ReplicaMap, Slot};
+use crate::open_replica::Place;
+use crate::replica::State;
+use crate::volume::{Volume, VolumeSettings};
+
+pub use load::LoadSummary;
+pub use reading::ReplicaReader;
+pub use writing::{Change, Purpose, WriteSession};
+
+/// Blocks whose index entry may be old, before a flush is asked for.
+const CHANGED_MAX: usize = 100_000;
+
+/// All replicas of a DataNode.
+pub struct Store {
+    disks: Vec<Disk>,
+    map: ReplicaMap,
+    claims: Claims,
+    changes: Changes,
+    next_volume: AtomicUsize,
+    takeover_wait: Duration,
+    write_queue_bytes: u64,
+    volume_failure: Arc<Notify>,
+    flush_wanted: Notify,
+}
+
+/// A volume and its index.
+struct Disk {
+    volume: Arc<Volume>,
+    index: Index,
+    /// Blocks whose index entry may be old.
+    changed: Mutex<HashSet<BlockId>>,
+}
+
+impl Store {
+    /// Opens all volumes and finds their replicas. Blocks. A volume that is in use or foreign is an error.
+    pub fn open(config: &Config) -> Result<(Arc<Self>, LoadSummary)> {
+        let uuid = datanode_uuid(config)?;
+        let volume_failure = Arc::new(Notify::new());
+        let mut disks = Vec::with_capacity(config.volumes.len());
+        let mut finds = Vec::new();
+        let settings = VolumeSettings::from(config);
+        for (number, root) in config.volumes.iter().enumerate() {
+            let number = u8::try_from(number).expect("the number of volumes was checked");
+            let volume =
+                Arc::new(Volume::open(root, number, settings, &uuid, volume_failure.clone())?);
+            let opened = Index::open(&crate::volume::index_path(root), config.index_cache_bytes)?;
+            let (disk, found) = load::load(volume, opened)?;
+            disks.push(disk);
+            finds.push(found);
+        }
+        let store = Self {
+            disks,
+            map: ReplicaMap::default(),
+            claims: Claims::default(),
+            changes: Changes::default(),
+            next_volume: AtomicUsize::new(0),
+            takeover_wait: Duration::from_millis(config.takeover_timeout_ms),
+            write_queue_bytes: config.write_queue_bytes,
+            volume_failure,
+            flush_wanted: Notify::new(),
+        };
+        let mut summary = LoadSummary::default();
+        for (disk, found) in store.disks.iter().zip(finds) {
+            store.take_in(disk, found, &mut summary);
+        }
+        Ok((Arc::new(store), summary))
+    }
+
+    /// Who this DataNode is: the identity of its first volume.
+    pub fn identity(&self) -> Identity {
+        self.disks[0].volume.identity()
+    }
+
+    /// Makes all volumes belong to a cluster, or refuses.
+    pub fn join_cluster(&self, cluster_id: &str, pool_id: &str) -> Result<()> {
+        self.disks.iter().try_for_each(|disk| disk.volume.join_cluster(cluster_id, pool_id))
+    }
+
+    /// Refuses a request for another block pool. Before the NameNode told ours, any is accepted.
+    pub fn check_pool(&self, pool_id: &str) -> Result<()> {
+        let ours = self.identity().pool_id;
+        if ours.is_empty() || pool_id.is_empty() || ours == pool_id {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Incompatible,
+            format!("a request for block pool {pool_id:?}, this DataNode serves {ours:?}"),
+        ))
+    }
+
+    /// What waits to be told to the NameNode.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// All volumes as the heartbeat tells them.
+    pub fn volume_statuses(&self) -> Vec<VolumeStatus> {
+        self.disks.iter().map(|disk| disk.volume.status()).collect()
+    }
+
+    /// How many replicas there are.
+    pub fn replica_count(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Sub-folders that a restart would scan, over all volumes.
+    pub fn dirty_folders(&self) -> usize {
+        self.disks.iter().map(|disk| disk.index.dirty_count()).sum()
+    }
+
+    /// The ids of all replicas, in ascending order.
+    pub fn sorted_ids(&self) -> Vec<BlockId> {
+        self.map.sorted_ids()
+    }
+
+    /// What the NameNode should know of a replica; `None` if there is none, or only a temporary one.
+    pub fn reported(&self, block: BlockId) -> Option<(Block, ReplicaState)> {
+        self.map.get(block).and_then(|slot| reported(block, &slot))
+    }
+
+    /// Waits until a volume fails, then forgets its replicas and owes a full report.
+    pub async fn watch_volumes(&self) {
+        loop {
+            self.volume_failure.notified().await;
+            let failed = |slot: &Slot| self.disk(slot.volume()).volume.is_failed();
+            let lost = self.map.remove_where(failed);
+            tracing::error!(replicas = lost.len(), "replicas of failed volumes are gone");
+            self.changes.owe_report();
+        }
+    }
+
+    /// Waits until an index has fallen far behind.
+    pub async fn index_flush_wanted(&self) {
+        self.flush_wanted.notified().await;
+    }
+
+    /// Brings the indexes of all volumes up to date, each on its own threads. The first error is returned; a volume
+    /// whose sync failed is out of service.
+    pub async fn flush_indexes(self: &Arc<Self>) -> Result<()> {
+        let mut first = Ok(());
+        for number in 0..self.disks.len() {
+            let store = self.clone();
+            let pool = self.disks[number].volume.pool().clone();
+            let result = pool.run(move || store.flush_index(number)).await;
+            if first.is_ok() {
+                first = result;
+            }
+        }
+        first
+    }
+
+    /// Ends the disk threads once their queues are empty.
+    pub fn stop(&self) {
+        for disk in &self.disks {
+            disk.volume.pool().stop();
+        }
+    }
+
+    /// Deletes a replica if it is of generation `stamp` or older. Its writer is stopped.
+    pub async fn delete(self: &Arc<Self>, block: BlockId, stamp: GenerationStamp) -> Result<()> {
+        let claim = self.claims.claim(block).await;
+        let Some(slot) = self.map.get(block) else { return Ok(()) };
+        let found = slot_stamp(&slot);
+        if found > stamp {
+            return Err(Error::new(
+                Code::Stale,
+                format!("{block} has {found}, the command to delete is for {stamp} or older"),
+            ));
+        }
+        if let Slot::Open(open) = &slot {
+            open.stop_writer(self.takeover_wait).await?;
+        }
+        let store = self.clone();
+        let pool = self.disk(slot.volume()).volume.pool().clone();
+        pool.run(move || {
+            let _claim = claim;
+            store.delete_now(block, &slot)
+        })
+        .await
+    }
+
+    /// Tells the NameNode that a replica is damaged, if it still is the one that was looked at.
+    pub fn report_corrupt(&self, block: BlockId, looked_at: &Slot, why: &Error) {
+        let Some(slot) = self.map.get(block).filter(|slot| slot.is_same(looked_at)) else { return };
+        tracing::warn!(%block, %why, "corrupt replica");
+        if let Some((told, _)) = reported(block, &slot) {
+            self.tell(told, ReplicaState::Corrupt, slot.volume());
+        }
+    }
+
+    fn delete_now(&self, block: BlockId, slot: &Slot) -> Result<()> {
+        let disk = self.disk(slot.volume());
+        let (paths, length) = match slot {
+            Slot::Finalized(compact) => {
+                (finalized_paths(&disk.volume, block, compact.stamp), u64::from(compact.length))
+            }
+            Slot::Open(open) => (open.paths(), open.replica().written()),
+        };
+        disk.volume.check()?;
+        let touch = disk.touch(block)?;
+        for path in [&paths.data, &paths.meta, &paths.synced] {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    disk.index.finish(touch);
+                    let what = format!("remove {}", path.display());
+                    return Err(disk.volume.io_error(what, &error));
+                }
+                _ => {}
+            }
+        }
+        let told = Block { id: block.0, generation_stamp: slot_stamp(slot).0, length };
+        self.map.change(block, |map| {
+            map.remove(&block);
+            self.tell(told, ReplicaState::Deleted, slot.volume());
+        });
+        disk.volume.subtract_used(length);
+        self.changed(disk, block);
+        disk.index.finish(touch);
+        Ok(())
+    }
+
+    /// Puts a slot into the map and tells the NameNode.
+    fn put(&self, block: BlockId, slot: Slot) {
+        self.map.change(block, |map| {
+            if let Some((told, state)) = reported(block, &slot) {
+                self.tell(told, state, slot.volume());
+            }
+            map.insert(block, slot);
+        });
+    }
+
+    fn tell(&self, block: Block, state: ReplicaState, volume: u8) {
+        self.changes.push(block, state, &self.disk(volume).volume.identity().volume_uuid);
+    }
+
+    fn changed(&self, disk: &Disk, block: BlockId) {
+        let mut changed = disk.changed.lock().expect("nobody panics while holding it");
+        changed.insert(block);
+        if changed.len() == CHANGED_MAX {
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    fn flush_index(&self, number: usize) -> Result<()> {
+        let disk = &self.disks[number];
+        disk.volume.check()?;
+        let take = || {
+            let mut changed = disk.changed.lock().expect("nobody panics while holding it");
+            let blocks = std::mem::take(&mut *changed);
+            drop(changed);
+            blocks.into_iter().map(|block| (block, self.index_entry(disk, block))).collect()
+        };
+        let sync = |folder: Folder| {
+            let path = folder.path(disk.volume.root());
+            if path.exists() { disk.volume.sync_folder(&path) } else { Ok(()) }
+        };
+        disk.index.flush(take, sync)
+    }
+
+    fn index_entry(&self, disk: &Disk, block: BlockId) -> Option<Entry> {
+        match self.map.get(block)? {
+            Slot::Finalized(compact) if compact.volume() == disk.volume.number() => {
+                Some(Entry { stamp: compact.stamp, length: compact.length })
+            }
+            Slot::Open(open) => {
+                // A recovery that has only begun has changed no file.
+                let inner = open.lock();
+                let replica = &inner.replica;
+                let length = u32::try_from(replica.written()).ok();
+                let there = inner.place == Place::Finalized;
+                length.filter(|_| there).map(|length| Entry { stamp: replica.stamp(), length })
+            }
+            Slot::Finalized(_) => None,
+        }
+    }
+
+    fn disk(&self, number: u8) -> &Disk {
+        &self.disks[usize::from(number)]
+    }
+
+    /// The next volume in turn that has `bytes` left.
+    fn choose_volume(&self, bytes: u64) -> Result<(&Disk, crate::volume::Promise)> {
+        let start = self.next_volume.fetch_add(1, Ordering::Relaxed);
+        let mut why = None;
+        for step in 0..self.disks.len() {
+            let disk = &self.disks[start.wrapping_add(step) % self.disks.len()];
+            match disk.volume.promise(bytes) {
+                Ok(promise) => return Ok((disk, promise)),
+                Err(error) => why = Some(error),
+            }
+        }
+        Err(why.expect("there is a volume"))
+    }
+}
+
+impl Disk {
+    fn touch(&self, block: BlockId) -> Result<crate::index::Touch> {
+        self.index.touch([Folder::of(block)]).inspect_err(|error| {
+            self.volume.fail(&error.message);
+        })
+    }
+}
+
+/// Where a finished replica's files are.
+fn finalized_paths(volume: &Volume, block: BlockId, stamp: GenerationStamp) -> Paths {
+    Paths::new(&Folder::of(block).path(volume.root()), block, stamp)
+}
+
+fn slot_stamp(slot: &Slot) -> GenerationStamp {
+    match slot {
+        Slot::Finalized(compact) => compact.stamp,
+        Slot::Open(open) => open.lock().replica.stamp(),
+    }
+}
+
+fn reported(block: BlockId, slot: &Slot) -> Option<(Block, ReplicaState)> {
+    let (stamp, length, state) = match slot {
+        Slot::Finalized(Compact { stamp, length, .. }) => {
+            (*stamp, u64::from(*length), ReplicaState::Finalized)
+        }
+        Slot::Open(open) => {
+            let inner = open.lock();
+            let state = reported_state(inner.replica.reported_state())?;
+            (inner.replica.stamp(), inner.replica.written(), state)
+        }
+    };
+    Some((Block { id: block.0, generation_stamp: stamp.0, length }, state))
+}
+
+/// As messages name a state; `None` if the NameNode is not told of it.
+pub fn reported_state(state: State) -> Option<ReplicaState> {
+    match state {
+        State::Finalized => Some(ReplicaState::Finalized),
+        State::BeingWritten => Some(ReplicaState::BeingWritten),
+        State::WaitingRecovery => Some(ReplicaState::WaitingRecovery),
+        State::Temporary | State::UnderRecovery => None,
+    }
+}
+
+/// The uuid that the volumes carry, or a new one.
+fn datanode_uuid(config: &Config) -> Result<String> {
+    for root in &config.volumes {
+        if let Some(identity) = Identity::load(Path::new(root))? {
+            return Ok(identity.datanode_uuid);
+        }
+    }
+    Ok(uuid::Uuid::new_v4().to_string())
+}
+
+#[cfg(test)]
+mod tests;

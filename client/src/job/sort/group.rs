@@ -45,6 +45,11 @@ impl Values<'_, '_> {
         Ok(Some(self.merged.current().1))
     }
 
+    /// How many were given so far.
+    pub(crate) fn read(&self) -> u64 {
+        self.read
+    }
+
     /// Skips what is left. True if another group follows.
     fn finish(mut self) -> Result<(bool, u64)> {
         while self.next()?.is_some() {}

@@ -128,12 +128,7 @@ impl Sorter {
     /// An empty one.
     pub fn new(mut options: SorterOptions) -> Self {
         options.memory_bytes = options.memory_bytes.min(BUFFER_BYTES_MAX);
-        Self {
-            options,
-            buffer: Buffer::default(),
-            levels: Vec::new(),
-            stats: SortStats::default(),
-        }
+        Self { options, buffer: Buffer::default(), levels: Vec::new(), stats: SortStats::default() }
     }
 
     /// Adds a record to partition 0.
@@ -298,10 +293,7 @@ impl Sorted {
 }
 
 /// The records of a partition from several sorts (of the same [`Ties`]), in order.
-pub fn merge_all<'a>(
-    sorts: impl IntoIterator<Item = &'a Sorted>,
-    partition: u16,
-) -> Merged<'a> {
+pub fn merge_all<'a>(sorts: impl IntoIterator<Item = &'a Sorted>, partition: u16) -> Merged<'a> {
     let mut ties = Ties::default();
     let mut sources = Vec::new();
     for sorted in sorts {

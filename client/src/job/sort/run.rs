@@ -27,7 +27,8 @@ const HEADER_BYTES: usize = 12;
 /// Bytes of records after which a block ends.
 const BLOCK_BYTES: usize = 64 << 10;
 /// A block ends after the record that fills it.
-const BLOCK_BYTES_MAX: usize = BLOCK_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX + 3 * varint::BYTES_MAX;
+const BLOCK_BYTES_MAX: usize =
+    BLOCK_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX + 3 * varint::BYTES_MAX;
 const WRITE_BYTES: usize = 1 << 20;
 
 /// A finished run.

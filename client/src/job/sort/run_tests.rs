@@ -36,7 +36,8 @@ fn golden_bytes() {
     // Partition 0: 13 bytes of records, two records, the checksum.
     golden.extend([13, 0, 0, 0, 2, 0, 0, 0]);
     let first = [
-        0, 5, 1, b'a', b'p', b'p', b'l', b'e', b'1', // nothing shared, 5 more bytes of key, 1 of value
+        0, 5, 1, b'a', b'p', b'p', b'l', b'e',
+        b'1', // nothing shared, 5 more bytes of key, 1 of value
         4, 1, 0, b'y', // "appl" shared, no value
     ];
     golden.extend(block_crc(&golden, &first).to_le_bytes());

@@ -32,7 +32,8 @@ fn collect(sorts: &[Sorted], partitions: u16) -> Vec<Record> {
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
     // Few letters, so that keys, prefixes and values often are equal.
-    let bytes = |max| prop::collection::vec(prop::sample::select(vec![0u8, b'a', b'b', 255]), 0..max);
+    let bytes =
+        |max| prop::collection::vec(prop::sample::select(vec![0u8, b'a', b'b', 255]), 0..max);
     prop::collection::vec((0u16..4, bytes(14), bytes(4)), 0..400)
 }
 
@@ -113,10 +114,11 @@ fn sum(_: &[u8], values: &mut Values<'_, '_>, out: &mut Combined<'_>) -> Result<
 #[test]
 fn a_combiner_shrinks_what_is_spilled_and_keeps_the_sums() {
     let push_all = |combiner: Option<Combiner>| {
-        let mut sorter =
-            Sorter::new(SorterOptions { combiner, ..options(4_000, Ties::Value) });
+        let mut sorter = Sorter::new(SorterOptions { combiner, ..options(4_000, Ties::Value) });
         for i in 0..50_000u64 {
-            sorter.push_to((i % 3) as u16, format!("k{}", i % 30).as_bytes(), &1u64.to_be_bytes()).unwrap();
+            sorter
+                .push_to((i % 3) as u16, format!("k{}", i % 30).as_bytes(), &1u64.to_be_bytes())
+                .unwrap();
         }
         sorter.finish().unwrap()
     };
@@ -125,7 +127,8 @@ fn a_combiner_shrinks_what_is_spilled_and_keeps_the_sums() {
     for sorted in [plain, combined] {
         let mut sums = BTreeMap::new();
         for (partition, key, value) in collect(&[sorted], 3) {
-            *sums.entry((partition, key)).or_insert(0) += u64::from_be_bytes(value.try_into().unwrap());
+            *sums.entry((partition, key)).or_insert(0) +=
+                u64::from_be_bytes(value.try_into().unwrap());
         }
         assert_eq!(sums.len(), 30);
         assert_eq!(sums.values().sum::<u64>(), 50_000);

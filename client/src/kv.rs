@@ -111,7 +111,10 @@ impl KvClient {
             version: self.version,
         };
         let reply = self
-            .call("get", async |mut stub| Ok(stub.get(request.clone()).await?.into_inner()))
+            .call("get", |mut stub| {
+                let request = request.clone();
+                async move { Ok(stub.get(request).await?.into_inner()) }
+            })
             .await?;
         Ok((reply.value, reply.version))
     }
@@ -129,8 +132,9 @@ impl KvClient {
             version: self.version,
         };
         let reply = self
-            .call("multi-get", async |mut stub| {
-                Ok(stub.multi_get(request.clone()).await?.into_inner())
+            .call("multi-get", |mut stub| {
+                let request = request.clone();
+                async move { Ok(stub.multi_get(request).await?.into_inner()) }
             })
             .await?;
         if reply.values.len() != keys.len() {
@@ -193,10 +197,10 @@ impl KvClient {
     }
 
     /// Asks one server after another until one answers.
-    async fn call<T>(
+    async fn call<T, F: Future<Output = Result<T>> + Send>(
         &self,
         what: &str,
-        ask: impl AsyncFn(Stub<Channel>) -> Result<T>,
+        ask: impl Fn(Stub<Channel>) -> F,
     ) -> Result<T> {
         let mut last = Error::new(
             Code::Unavailable,
@@ -330,7 +334,10 @@ impl Scan {
         }
         let stream = self
             .client
-            .call("scan", async |mut stub| Ok(stub.scan(request.clone()).await?.into_inner()))
+            .call("scan", |mut stub| {
+                let request = request.clone();
+                async move { Ok(stub.scan(request).await?.into_inner()) }
+            })
             .await?;
         self.stream = Some(stream);
         Ok(())

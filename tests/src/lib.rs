@@ -1,1 +1,9 @@
-//! tests: see docs/ARCHITECTURE.md.
+//! What tests across crates share: clusters of real processes, seeds, and waiting for a condition.
+//!
+//! The tests themselves are one binary per kind: `it/` (clusters whose processes are killed), `powercut/` (file
+//! systems whose power is cut). Nothing here is part of the product, and nothing in the product depends on it.
+
+pub mod cluster;
+pub mod powercut;
+pub mod seed;
+pub mod wait;

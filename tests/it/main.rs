@@ -1,0 +1,7 @@
+//! Clusters of real processes: files, jobs and stores while roles are killed, disks fill up and garbage comes in.
+#![allow(missing_docs, reason = "tests")]
+
+mod bad_input;
+mod files;
+mod kills;
+mod serving;

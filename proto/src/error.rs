@@ -120,6 +120,8 @@ codes! {
     Internal = 26, Fatal, Internal;
     /// The target of a link or rename would make a loop, or a limit of the file system is reached.
     LimitExceeded = 27, Invalid, FailedPrecondition;
+    /// The caller stopped it before it was done; nothing of it is visible.
+    Cancelled = 28, Retry, Cancelled;
 }
 
 /// An error: a stable code and a message for a person.

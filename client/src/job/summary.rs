@@ -13,6 +13,7 @@ use super::partition::Partitions;
 use super::record::Sink;
 
 type State = Box<dyn Any + Send>;
+type Observe = dyn Fn(&mut dyn Any, &[u8], &[u8]) + Send + Sync;
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -21,7 +22,7 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 pub(crate) struct Summary {
     keys: BTreeSet<Vec<u8>>,
     start: Box<dyn Fn() -> State + Send + Sync>,
-    observe: Box<dyn Fn(&mut dyn Any, &[u8], &[u8]) + Send + Sync>,
+    observe: Box<Observe>,
     finish: Box<dyn Fn(Vec<State>) -> Vec<Pair> + Send + Sync>,
 }
 

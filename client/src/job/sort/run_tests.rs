@@ -71,15 +71,15 @@ fn each_partition_gives_its_own_records() {
 fn a_flipped_bit_at_any_offset_is_an_error() {
     let run = write(SMALL);
     let good = bytes(&run);
-    for offset in 0..good.len() {
+    for (offset, byte) in good.into_iter().enumerate() {
         for bit in 0..8 {
-            run.file.write_all_at(&[good[offset] ^ (1 << bit)], offset as u64).unwrap();
+            run.file.write_all_at(&[byte ^ (1 << bit)], offset as u64).unwrap();
             let results = [read(&run, 0), read(&run, 3)];
             let bad: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
             assert!(!bad.is_empty(), "offset {offset}, bit {bit}: undetected");
             assert!(bad.iter().all(|e| e.code == Code::Corrupt), "offset {offset}: {bad:?}");
         }
-        run.file.write_all_at(&[good[offset]], offset as u64).unwrap();
+        run.file.write_all_at(&[byte], offset as u64).unwrap();
     }
 }
 

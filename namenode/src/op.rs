@@ -9,6 +9,8 @@
 //! No IO, no clock, no randomness. What is volatile (targets of a block, lease renewals, replicas) is not here.
 
 mod codec;
+#[cfg(test)]
+mod tests;
 
 use proto::granary::{FileStatus, TableInfo};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};

@@ -84,7 +84,8 @@ fn unreachable(target: &Target, failure: Failure) -> Failure {
 fn named_target(text: &str, by: &str) -> Result<Target> {
     let folder = Path::new(text);
     if text.contains('/') || folder.is_dir() {
-        let file = ClusterFile::read(folder).map_err(|failure| failure.context(format!("{by} {text}")))?;
+        let file =
+            ClusterFile::read(folder).map_err(|failure| failure.context(format!("{by} {text}")))?;
         let from = format!("{by} {text}");
         return Ok(Target { addr: file.namenode, from });
     }

@@ -94,6 +94,15 @@ impl Failure {
         self
     }
 
+    /// A role that could not start: whatever was missing, it is not a cluster that does not answer.
+    pub fn start(role: impl fmt::Display, error: Error) -> Self {
+        let failure = Self::from(error).context(role);
+        match failure.exit {
+            Exit::Unreachable => Self { exit: Exit::Failure, ..failure },
+            _ => failure,
+        }
+    }
+
     /// A local file or stream failed. A reader who went away ends the command quietly.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {

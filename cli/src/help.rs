@@ -41,7 +41,9 @@ pub fn run(args: &HelpArgs, out: &mut Out) -> Result<()> {
     match words.as_slice() {
         ["exit-codes"] => {
             out.line("Every command ends with one of these:\n")?;
-            Exit::TABLE.iter().try_for_each(|(code, what)| out.line(format_args!("  {code:>3}  {what}")))
+            Exit::TABLE
+                .iter()
+                .try_for_each(|(code, what)| out.line(format_args!("  {code:>3}  {what}")))
         }
         ["clusters"] => out.line(CLUSTERS),
         ["configuration"] => out.line(CONFIGURATION),

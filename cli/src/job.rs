@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use client::Fs;
 use client::job::builtin::{
-    AccessLogOptions, IndexOptions, IndexUnit, TopTermsOptions, access_log, inverted_index, top_terms,
+    AccessLogOptions, IndexOptions, IndexUnit, TopTermsOptions, access_log, inverted_index,
+    top_terms,
 };
 use client::job::{Cancel, Cleaned, Existing, Job, JobReport, Phase, Progress as State};
 
@@ -171,10 +172,8 @@ impl Common {
     fn apply(&self, job: Job) -> Job {
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let existing = if self.overwrite { Existing::Overwrite } else { Existing::Refuse };
-        let mut job = job
-            .partitions(usize::from(self.partitions))
-            .memory_bytes(memory)
-            .existing(existing);
+        let mut job =
+            job.partitions(usize::from(self.partitions)).memory_bytes(memory).existing(existing);
         if let Some(threads) = self.threads {
             job = job.threads(threads);
         }
@@ -192,12 +191,11 @@ impl Common {
 
     /// Runs a job and prints what it did.
     async fn run(&self, job: Job, shell: &Shell, out: &mut Out) -> Result<()> {
-        let report = follow(self.apply(job), &shell.fs).await.map_err(|failure| {
-            match failure.exit {
+        let report =
+            follow(self.apply(job), &shell.fs).await.map_err(|failure| match failure.exit {
                 Exit::Conflict if !self.overwrite => failure.hint("--overwrite replaces it"),
                 _ => failure,
-            }
-        })?;
+            })?;
         if self.json { out.json(&report) } else { print(&report, out) }
     }
 }

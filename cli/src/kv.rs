@@ -86,7 +86,7 @@ pub async fn get(args: &GetArgs, context: &Context, out: &mut Out) -> Result<()>
                 None => {}
                 Some(value) if keys.len() > 1 => print_record(key, value, args.raw, out)?,
                 Some(value) if args.raw => out.bytes(value)?,
-                Some(value) => out.line(printable(value))?,
+                Some(value) => print_text(value, out)?,
             }
         }
     }
@@ -100,8 +100,15 @@ pub async fn get(args: &GetArgs, context: &Context, out: &mut Out) -> Result<()>
     if missing.is_empty() {
         return Ok(());
     }
-    let message = format!("{}: no such key: {}", args.store, printable(missing.join(", ").as_bytes()));
+    let message =
+        format!("{}: no such key: {}", args.store, printable(missing.join(", ").as_bytes()));
     Err(Failure::new(Exit::NotFound, message))
+}
+
+/// The only value that was asked for: its lines stay lines.
+fn print_text(value: &[u8], out: &mut Out) -> Result<()> {
+    let value = value.strip_suffix(b"\n").unwrap_or(value);
+    value.split(|byte| *byte == b'\n').try_for_each(|line| out.line(printable(line)))
 }
 
 /// Runs `granary scan`.

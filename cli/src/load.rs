@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use client::Fs;
 use client::kv::{KvClient, ScanOptions};
-use client::load::{Duplicates, Input, Options, Progress as Event, TsvOptions, load_tsv, publish_folder};
+use client::load::{
+    Duplicates, Input, Options, Progress as Event, TsvOptions, load_tsv, publish_folder,
+};
 use proto::FsPath;
 use proto::granary::ServerVersionState;
 
@@ -129,7 +131,10 @@ enum Source {
 /// What PATH means.
 async fn source(args: &LoadArgs, shell: &Shell) -> Result<Source> {
     if args.path == "-" {
-        return Ok(Source::Lines(Input::Reader("standard input".into(), Box::new(std::io::stdin()))));
+        return Ok(Source::Lines(Input::Reader(
+            "standard input".into(),
+            Box::new(std::io::stdin()),
+        )));
     }
     let local = Path::new(&args.path);
     let lines = || Source::Lines(Input::File(PathBuf::from(&args.path)));
@@ -154,7 +159,10 @@ async fn source(args: &LoadArgs, shell: &Shell) -> Result<Source> {
         .hint("--tables or --tsv says which is meant")),
         (false, false) => Err(Failure::new(
             Exit::NotFound,
-            format!("{}: neither a folder of tables in the file system nor a local file", args.path),
+            format!(
+                "{}: neither a folder of tables in the file system nor a local file",
+                args.path
+            ),
         )),
     }
 }
@@ -200,9 +208,8 @@ impl Watch {
                 let done = servers.iter().map(|server| server.bytes_done).sum();
                 let total = servers.iter().map(|server| server.bytes_total).sum();
                 self.progress.set(done, total);
-                let verifying = servers
-                    .iter()
-                    .any(|server| server.state == ServerVersionState::Verifying);
+                let verifying =
+                    servers.iter().any(|server| server.state == ServerVersionState::Verifying);
                 if verifying {
                     self.progress.say(format!("verify {}", self.store));
                 }

@@ -13,19 +13,17 @@ pub fn start(flag: Option<&str>, settings: &Settings, roles: bool) -> Result<()>
     let (level, from) = match (flag, variable, settings.text("log", "level")) {
         (Some(flag), _, _) => (flag.to_owned(), "--log".to_owned()),
         (None, Some(text), _) => (text, "GRANARY_LOG".to_owned()),
-        (None, None, "") => {
-            (if roles { "info,h2=warn,hyper=warn,tower=warn" } else { "warn" }.to_owned(), "default".into())
-        }
-        (None, None, text) => {
-            (text.to_owned(), settings.entry("log", "level").origin.to_string())
-        }
+        (None, None, "") => (
+            if roles { "info,h2=warn,hyper=warn,tower=warn" } else { "warn" }.to_owned(),
+            "default".into(),
+        ),
+        (None, None, text) => (text.to_owned(), settings.entry("log", "level").origin.to_string()),
     };
     let filter = EnvFilter::try_new(&level).map_err(|error| {
         Failure::usage(format!("{from}: log level {level:?}: {error}"))
             .hint("error, warn, info, debug, trace, or filters such as info,namenode=debug")
     })?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.text("log", "format") {
         "json" => builder.json().try_init(),
         "text" => builder.with_target(false).with_ansi(crate::output::watched()).try_init(),

@@ -104,8 +104,7 @@ fn context(cli: &Cli) -> Result<Context> {
         .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
         .collect();
     let global = &cli.global;
-    let mut settings =
-        Settings::load(global.config.as_deref(), &environment, &global.assignments)?;
+    let mut settings = Settings::load(global.config.as_deref(), &environment, &global.assignments)?;
     for (section, key, text, flag) in cli.command.own_settings() {
         settings.set_text(section, key, &text, Origin::Flag(flag.to_owned()))?;
     }

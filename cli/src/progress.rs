@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-const BYTES: &str =
-    "{msg:22!} [{bar:28}] {binary_bytes:>11}/{binary_total_bytes:<11} {binary_bytes_per_sec:>13} {eta:>4}";
+const BYTES: &str = "{msg:22!} [{bar:28}] {binary_bytes:>11}/{binary_total_bytes:<11} {binary_bytes_per_sec:>13} {eta:>4}";
 const ITEMS: &str = "{msg:22!} [{bar:28}] {human_pos:>11}/{human_len:<11} {per_sec:>13} {eta:>4}";
-const OPEN_BYTES: &str = "{msg:22!} {spinner} {binary_bytes:>11} {binary_bytes_per_sec:>13} {elapsed:>4}";
+const OPEN_BYTES: &str =
+    "{msg:22!} {spinner} {binary_bytes:>11} {binary_bytes_per_sec:>13} {elapsed:>4}";
 const SPINNER: &str = "{msg} {spinner} {elapsed}";
 
 /// A bar that is filled as work is done; dropping it takes it off the screen.

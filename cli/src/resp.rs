@@ -137,7 +137,9 @@ mod tests {
 
     #[test]
     fn a_server_that_breaks_the_protocol_is_an_error() {
-        for reply in [&b"$99999999999\r\n"[..], b"$x\r\n", b"*1\r\n", b"hello\r\n", b"\xff\r\n", b"$-2\r\n"] {
+        for reply in
+            [&b"$99999999999\r\n"[..], b"$x\r\n", b"*1\r\n", b"hello\r\n", b"\xff\r\n", b"$-2\r\n"]
+        {
             assert_eq!(answered(reply).unwrap_err().code, Code::Incompatible, "{reply:?}");
         }
         for reply in [&b""[..], b"$5\r\nab", b"$5"] {

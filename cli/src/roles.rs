@@ -26,7 +26,12 @@ impl Exposure {
     }
 }
 
-fn given(value: &Option<String>, section: &'static str, key: &'static str, flag: &'static str) -> Vec<Assignment> {
+fn given(
+    value: &Option<String>,
+    section: &'static str,
+    key: &'static str,
+    flag: &'static str,
+) -> Vec<Assignment> {
     value.iter().map(|text| (section, key, text.clone(), flag)).collect()
 }
 
@@ -120,7 +125,9 @@ fn with_cluster(context: &Context, section: &str) -> Result<crate::config::Setti
 pub async fn namenode(context: &Context, out: &mut Out) -> Result<()> {
     context.settings.check_exposure(&["namenode"])?;
     let mut stop = listen()?;
-    let node = namenode::start(context.settings.role("namenode")?).await?;
+    let node = namenode::start(context.settings.role("namenode")?)
+        .await
+        .map_err(|error| Failure::start("NameNode", error))?;
     ready(
         out,
         &[
@@ -136,7 +143,9 @@ pub async fn namenode(context: &Context, out: &mut Out) -> Result<()> {
 pub async fn datanode(context: &Context, out: &mut Out) -> Result<()> {
     let settings = with_cluster(context, "datanode")?;
     let mut stop = listen()?;
-    let node = datanode::start(settings.role("datanode")?).await?;
+    let node = datanode::start(settings.role("datanode")?)
+        .await
+        .map_err(|error| Failure::start("DataNode", error))?;
     ready(
         out,
         &[
@@ -153,7 +162,9 @@ pub async fn datanode(context: &Context, out: &mut Out) -> Result<()> {
 pub async fn kvserve(context: &Context, out: &mut Out) -> Result<()> {
     let settings = with_cluster(context, "kvserve")?;
     let mut stop = listen()?;
-    let node = kvserve::start(settings.role("kvserve")?).await?;
+    let node = kvserve::start(settings.role("kvserve")?)
+        .await
+        .map_err(|error| Failure::start("kvserve", error))?;
     ready(
         out,
         &[

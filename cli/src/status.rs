@@ -79,7 +79,8 @@ struct ShownKvserve {
 impl From<&DatanodeStatus> for ShownDatanode {
     fn from(node: &DatanodeStatus) -> Self {
         let address = node.address.clone().unwrap_or_default();
-        let sum = |field: fn(&proto::granary::VolumeStatus) -> u64| node.volumes.iter().map(field).sum();
+        let sum =
+            |field: fn(&proto::granary::VolumeStatus) -> u64| node.volumes.iter().map(field).sum();
         Self {
             uuid: address.uuid,
             address: format!("{}:{}", address.host, address.data_port),
@@ -146,7 +147,11 @@ pub async fn run(args: &StatusArgs, context: &Context, out: &mut Out) -> Result<
         if args.watch && !args.json {
             out.bytes(CLEAR.as_bytes())?;
         }
-        if args.json { out.json(&shown)? } else { print(&shown, out)? }
+        if args.json {
+            out.json(&shown)?
+        } else {
+            print(&shown, out)?
+        }
         if !args.watch {
             return Ok(());
         }

@@ -207,9 +207,9 @@ pub async fn serving(catalogue: &client::Catalogue, store: &str, version: u64) -
         let told = catalogue.get_store(store).await?;
         let found = told.versions.iter().find(|known| known.number == version);
         let servers = found.map(|found| found.servers.as_slice()).unwrap_or_default();
-        let serving = servers.iter().filter(|server| {
-            server.state() == proto::granary::ServerVersionState::Serving
-        });
+        let serving = servers
+            .iter()
+            .filter(|server| server.state() == proto::granary::ServerVersionState::Serving);
         let serving = serving.count();
         if serving == servers.len() {
             return Ok(serving as u64);

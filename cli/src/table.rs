@@ -147,7 +147,8 @@ fn verify(args: &VerifyArgs, out: &mut Out) -> Result<()> {
             .map_err(|error| failed(&error))?;
         drop(progress);
         if report.is_good() {
-            let (records, bytes) = (units::count(report.records, "record"), units::bytes(report.bytes));
+            let (records, bytes) =
+                (units::count(report.records, "record"), units::bytes(report.bytes));
             out.line(format_args!("{}: good, {records}, {bytes}", file.display()))?;
             continue;
         }
@@ -159,6 +160,7 @@ fn verify(args: &VerifyArgs, out: &mut Out) -> Result<()> {
     if damaged == 0 {
         return Ok(());
     }
-    let message = format!("{} of {} damaged", damaged, units::count(args.files.len() as u64, "table"));
+    let message =
+        format!("{} of {} damaged", damaged, units::count(args.files.len() as u64, "table"));
     Err(Failure::new(Exit::Corrupt, message))
 }

@@ -84,8 +84,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468; // from 0000-03-01
     let era = shifted.div_euclid(ERA_DAYS);
     let of_era = shifted.rem_euclid(ERA_DAYS);
-    let year_of_era =
-        (of_era - of_era / 1_460 + of_era / 36_524 - of_era / (ERA_DAYS - 1)) / 365;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / (ERA_DAYS - 1)) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * march_month + 2) / 5 + 1;
@@ -139,9 +138,14 @@ mod tests {
 
     #[test]
     fn sizes_read_as_people_write_them() {
-        for (text, value) in
-            [("0", 0), ("17", 17), ("64K", 65_536), ("64 KiB", 65_536), ("1.5m", 3 << 19), ("2GB", 2 << 30)]
-        {
+        for (text, value) in [
+            ("0", 0),
+            ("17", 17),
+            ("64K", 65_536),
+            ("64 KiB", 65_536),
+            ("1.5m", 3 << 19),
+            ("2GB", 2 << 30),
+        ] {
             assert_eq!(parse_bytes(text), Ok(value), "{text}");
         }
         for text in ["", "x", "1X", "-1", "1.2.3", "99999999T"] {

@@ -34,7 +34,12 @@ pub struct UpArgs {
 pub async fn run(args: &UpArgs, context: &Context, out: &mut Out) -> Result<()> {
     let mut settings = context.settings.clone();
     if args.insecure {
-        settings.set_text("cluster", "insecure", "true", crate::config::Origin::Flag("--insecure".into()))?;
+        settings.set_text(
+            "cluster",
+            "insecure",
+            "true",
+            crate::config::Origin::Flag("--insecure".into()),
+        )?;
     }
     let mut stop = listen()?;
     let progress = Progress::spinner("starting");
@@ -51,7 +56,10 @@ pub async fn run(args: &UpArgs, context: &Context, out: &mut Out) -> Result<()> 
         addresses(cluster.file()).print(out)?;
         out.line("")?;
         out.line("Type next, in another terminal:")?;
-        out.line(format_args!("  granary {}fs put README.md /", cluster_option(cluster.file(), &args.dir)))?;
+        out.line(format_args!(
+            "  granary {}fs put README.md /",
+            cluster_option(cluster.file(), &args.dir)
+        ))?;
         out.line("Ctrl-C stops it; what is stored stays.")?;
     }
     out.flush()?;

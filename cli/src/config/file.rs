@@ -80,7 +80,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (section, inner) in spans.get_ref() {
         let Some(keys) = inner.get_ref().as_table() else {
-            let message = format!("{}: key {:?} stands outside a section", place(at(section.span().start)), section.get_ref());
+            let message = format!(
+                "{}: key {:?} stands outside a section",
+                place(at(section.span().start)),
+                section.get_ref()
+            );
             return Err(Failure::usage(message).hint("write it under [namenode], [datanode], ..."));
         };
         let name = section.get_ref().to_string();
@@ -121,6 +125,8 @@ mod tests {
     fn broken_text_and_stray_keys_name_file_and_line() {
         let message = |text: &str| parse(Path::new("g.toml"), text).unwrap_err().message;
         assert!(message("[log]\nlevel = = 3\n").starts_with("g.toml:2: "));
-        assert!(message("\nlevel = \"info\"\n").starts_with("g.toml:2: key \"level\" stands outside"));
+        assert!(
+            message("\nlevel = \"info\"\n").starts_with("g.toml:2: key \"level\" stands outside")
+        );
     }
 }

@@ -162,9 +162,8 @@ impl Settings {
     pub fn set_text(&mut self, section: &str, key: &str, text: &str, origin: Origin) -> Result<()> {
         let wanted = self.find(section, key).map(|entry| entry.default.clone());
         let given = match wanted {
-            Some(default) => value::parse(key, text, &default).map_err(|why| {
-                Failure::usage(format!("{origin}: {section}.{key}: {why}"))
-            })?,
+            Some(default) => value::parse(key, text, &default)
+                .map_err(|why| Failure::usage(format!("{origin}: {section}.{key}: {why}")))?,
             None => toml::Value::String(text.to_owned()), // refused by name below
         };
         self.set(section, key, given, origin)
@@ -223,7 +222,8 @@ impl Settings {
         for section in ["datanode", "kvserve", "client"] {
             let own = self.find(section, "namenode").map(|entry| entry.origin.clone());
             if own == Some(Origin::Default) {
-                let origin = Origin::Key("cluster.namenode".into(), Box::new(shared.origin.clone()));
+                let origin =
+                    Origin::Key("cluster.namenode".into(), Box::new(shared.origin.clone()));
                 self.set(section, "namenode", shared.value.clone(), origin)?;
             }
         }

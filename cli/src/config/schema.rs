@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn doc_comments_are_read_from_source() {
-        let source = "struct X {\n /// One\n /// line.\n #[serde(x)]\n pub a: u64,\n pub b: String,\n}";
+        let source =
+            "struct X {\n /// One\n /// line.\n #[serde(x)]\n pub a: u64,\n pub b: String,\n}";
         let expected = [("a".to_owned(), "One line.".to_owned()), ("b".to_owned(), String::new())];
         assert_eq!(documented(source), expected);
     }

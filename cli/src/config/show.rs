@@ -58,7 +58,8 @@ pub fn run(args: &ConfigArgs, settings: &Settings, out: &mut Out) -> Result<()> 
         None => out.line("# no configuration file was found")?,
     }
     for section in settings.sections() {
-        let shown: Vec<_> = section.entries.iter().filter(|e| wanted(section.name, &e.key)).collect();
+        let shown: Vec<_> =
+            section.entries.iter().filter(|e| wanted(section.name, &e.key)).collect();
         if shown.is_empty() {
             continue;
         }

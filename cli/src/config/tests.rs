@@ -21,10 +21,7 @@ fn later_layers_win_and_say_so() {
     assert_eq!(settings.text("log", "format"), "json");
     assert_eq!(settings.entry("log", "format").origin, Origin::File(path.clone(), 2));
     assert_eq!(settings.text("log", "level"), "debug");
-    assert_eq!(
-        settings.entry("log", "level").origin.to_string(),
-        "environment GRANARY_LOG_LEVEL"
-    );
+    assert_eq!(settings.entry("log", "level").origin.to_string(), "environment GRANARY_LOG_LEVEL");
     let sets = ["log.level=trace".to_owned()];
     let settings = Settings::load(Some(&path), &environment, &sets).unwrap();
     assert_eq!(settings.text("log", "level"), "trace");

@@ -11,8 +11,9 @@ use crate::failure::{Exit, Failure, Result};
 const SNIFF_BYTES: u64 = 8 << 10;
 /// Files that one demo stores; more are left out.
 const FILES_MAX: usize = 200_000;
-/// Folders of a source tree that hold what was made from it.
-const SKIPPED: &[&str] = &["target", "node_modules", ".git"];
+/// Folders of a source tree that hold what was made from it. Names that begin with `.` or `_` are left out too, as jobs
+/// do.
+const SKIPPED: &[&str] = &["target", "node_modules"];
 
 /// A local text file, and the name that it gets in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,8 @@ pub fn find(paths: &[PathBuf], bytes_max: u64) -> Result<Input> {
         return Ok(input);
     }
     for folder in usual() {
-        let input = collect(std::slice::from_ref(&folder), folder.display().to_string(), bytes_max)?;
+        let input =
+            collect(std::slice::from_ref(&folder), folder.display().to_string(), bytes_max)?;
         if !input.files.is_empty() {
             return Ok(input);
         }
@@ -59,13 +61,17 @@ pub fn find(paths: &[PathBuf], bytes_max: u64) -> Result<Input> {
         .hint("name some: granary demo PATH..."))
 }
 
-/// Cargo's folder of fetched sources, then the current folder.
+/// Cargo's folders of fetched sources, one for each registry, then the current folder.
 fn usual() -> Vec<PathBuf> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"))
-    });
-    let sources = home.map(|home| home.join("registry/src")).filter(|folder| folder.is_dir());
-    sources.into_iter().chain([PathBuf::from(".")]).collect()
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    let mut folders =
+        home.and_then(|home| list(&home.join("registry/src")).ok()).unwrap_or_default();
+    folders.retain(|folder| folder.is_dir());
+    folders.reverse();
+    folders.push(PathBuf::from("."));
+    folders
 }
 
 fn collect(paths: &[PathBuf], from: String, bytes_max: u64) -> Result<Input> {
@@ -94,6 +100,9 @@ fn add_folder(root: &Path, prefix: &str, bytes_max: u64, input: &mut Input) -> R
         }
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        if name.starts_with(['.', '_']) {
+            continue;
+        }
         if metadata.is_dir() {
             if !SKIPPED.contains(&name) {
                 open.extend(list(&path).unwrap_or_default());

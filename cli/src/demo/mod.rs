@@ -42,7 +42,7 @@ pub struct DemoArgs {
     #[arg(long, conflicts_with = "keep")]
     exit: bool,
     /// Input that is used at most
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = units::parse_bytes)]
     max_bytes: u64,
     /// DataNodes
     #[arg(long, value_name = "N", default_value_t = 3,
@@ -87,7 +87,11 @@ pub async fn run(args: &DemoArgs, context: &Context, out: &mut Out) -> Result<()
         Ok(()) => {
             steps::next_commands(&cluster, &dir, stays, out)?;
             out.flush()?;
-            if stays { until_stopped(&mut stop, cluster.stop()).await } else { cluster.stop().await }
+            if stays {
+                until_stopped(&mut stop, cluster.stop()).await
+            } else {
+                cluster.stop().await
+            }
         }
         Err(failure) => {
             // The failure is what matters; that the stop failed too would only hide it.
@@ -109,7 +113,8 @@ fn temporary_folder() -> PathBuf {
 }
 
 fn clean_up(dir: &Path, remove: bool) {
-    if remove && let Err(error) = std::fs::remove_dir_all(dir)
+    if remove
+        && let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         note(format_args!("granary: {} is left behind: {error}", dir.display()));

@@ -74,7 +74,8 @@ impl Work {
         let progress = Progress::spinner("starting a cluster");
         let cluster = Cluster::start(&context.settings, dir, datanodes, ports).await?;
         drop(progress);
-        let amount = format!("1 NameNode, {}, 1 kvserve", units::count(datanodes as u64, "DataNode"));
+        let amount =
+            format!("1 NameNode, {}, 1 kvserve", units::count(datanodes as u64, "DataNode"));
         self.done("start", amount, begun, String::new(), out)?;
         Ok(cluster)
     }
@@ -132,8 +133,7 @@ impl Work {
             input.from
         );
         let time = begun.elapsed();
-        let rate =
-            format!("{}, {}", units::byte_rate(input.bytes, time), units::rate(files, time));
+        let rate = format!("{}, {}", units::byte_rate(input.bytes, time), units::rate(files, time));
         self.done("store files", amount, begun, rate, out)
     }
 
@@ -211,7 +211,13 @@ impl Work {
         let traffic = self.traffic(cluster).await?;
         tokio::time::sleep(QUERY_TIME).await;
         let tally = traffic.finish(&self.old, &self.old).await;
-        self.done("queries", told(&tally), begun, units::rate(keys(&tally, &self.probes), tally.time), out)?;
+        self.done(
+            "queries",
+            told(&tally),
+            begun,
+            units::rate(keys(&tally, &self.probes), tally.time),
+            out,
+        )?;
         sound(&tally)
     }
 
@@ -223,7 +229,8 @@ impl Work {
     /// Part of the files get a line that changes what the probes should answer.
     async fn change_input(&mut self, shell: &Shell, input: &Input, out: &mut Out) -> Result<()> {
         let begun = Instant::now();
-        let folder = std::env::temp_dir().join(format!("granary-change-{}", uuid::Uuid::new_v4().simple()));
+        let folder =
+            std::env::temp_dir().join(format!("granary-change-{}", uuid::Uuid::new_v4().simple()));
         let changed = self.changed_files(&folder, input);
         let items = changed.map(|items| (items.iter().map(|item| item.bytes).sum(), items));
         let result = match items {
@@ -337,7 +344,12 @@ fn keys(tally: &Tally, probes: &[Vec<u8>]) -> u64 {
 fn told(tally: &Tally) -> String {
     let versions = match (tally.old, tally.new) {
         (old, new) if old > 0 && new > 0 => {
-            format!(" ({} old, {} new, {} mixed)", units::number(old), units::number(new), tally.mixed)
+            format!(
+                " ({} old, {} new, {} mixed)",
+                units::number(old),
+                units::number(new),
+                tally.mixed
+            )
         }
         _ => String::new(),
     };

@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart_and_mixed_ones_are_counted() {
-        let answer = |a: &str, b: &str| vec![Some(a.as_bytes().to_vec()), Some(b.as_bytes().to_vec())];
+        let answer =
+            |a: &str, b: &str| vec![Some(a.as_bytes().to_vec()), Some(b.as_bytes().to_vec())];
         let (old, new) = (answer("1", "1"), answer("2", "2"));
         let mut seen = Seen::default();
         for (answer, micros) in

@@ -46,9 +46,8 @@ impl ClusterFile {
         let mut text = String::new();
         let read = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
         read.map_err(|error| Failure::io(path.display(), &error))?;
-        serde_json::from_str(&text).map_err(|error| {
-            Failure::new(Exit::Failure, format!("{}: {error}", path.display()))
-        })
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::new(Exit::Failure, format!("{}: {error}", path.display())))
     }
 }
 
@@ -63,9 +62,7 @@ pub struct Folder {
 impl Folder {
     /// Makes the folder if it is not there, and locks it.
     pub fn open(dir: &Path) -> Result<Self> {
-        let fail = |error: std::io::Error| {
-            Failure::io(format!("--dir {}", dir.display()), &error)
-        };
+        let fail = |error: std::io::Error| Failure::io(format!("--dir {}", dir.display()), &error);
         std::fs::create_dir_all(dir).map_err(fail)?;
         let dir = std::fs::canonicalize(dir).map_err(fail)?;
         let lock = File::options()

@@ -142,7 +142,7 @@ async fn start_namenode(
     decide(&mut own, "namenode", "http_addr", ports, ports.namenode_http())?;
     own.check_exposure(&["namenode"])?;
     let started = namenode::start(own.role("namenode")?).await;
-    started.map_err(|error| ports.explain(Failure::from(error).context("NameNode")))
+    started.map_err(|error| ports.explain(Failure::start("NameNode", error)))
 }
 
 async fn start_datanode(
@@ -163,7 +163,7 @@ async fn start_datanode(
     }
     let started = datanode::start(own.role("datanode")?).await;
     started.map_err(|error| {
-        ports.explain(Failure::from(error).context(format!("DataNode {}", index + 1)))
+        ports.explain(Failure::start(format_args!("DataNode {}", index + 1), error))
     })
 }
 
@@ -181,5 +181,5 @@ async fn start_kvserve(
     decide(&mut own, "kvserve", "http_addr", ports, ports.kvserve_http())?;
     own.check_exposure(&["kvserve"])?;
     let started = kvserve::start(own.role("kvserve")?).await;
-    started.map_err(|error| ports.explain(Failure::from(error).context("kvserve")))
+    started.map_err(|error| ports.explain(Failure::start("kvserve", error)))
 }

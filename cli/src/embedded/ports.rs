@@ -130,8 +130,7 @@ mod tests {
     #[test]
     fn the_well_known_ports_are_those_documented() {
         let ports = Ports::from_base(None);
-        let all =
-            [ports.hadoop_rpc(), ports.namenode_grpc(), ports.namenode_http(), ports.redis()];
+        let all = [ports.hadoop_rpc(), ports.namenode_grpc(), ports.namenode_http(), ports.redis()];
         assert_eq!(all, [8020, 8030, 9870, 6380]);
         assert_eq!(Ports::from_base(Some(0)).redis(), 0);
     }

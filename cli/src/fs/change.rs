@@ -201,7 +201,9 @@ pub async fn rm(args: &RmArgs, shell: &Shell, out: &mut Out) -> Result<()> {
         };
         if found.is_folder() && !args.recursive {
             let message = format!("{path}: is a folder");
-            return Err(Failure::new(Exit::Failure, message).hint("-r deletes folders with all they hold"));
+            return Err(
+                Failure::new(Exit::Failure, message).hint("-r deletes folders with all they hold")
+            );
         }
         let recursion = if args.recursive { Recursion::Yes } else { Recursion::No };
         shell.fs.delete(path, recursion).await?;
@@ -260,7 +262,10 @@ pub async fn chmod(args: &ChmodArgs, shell: &Shell) -> Result<()> {
 pub async fn chown(args: &ChownArgs, shell: &Shell) -> Result<()> {
     let (owner, group) = args.owner.split_once(':').unwrap_or((&args.owner, ""));
     if owner.is_empty() && group.is_empty() {
-        return Err(Failure::usage(format!("{:?}: names neither an owner nor a group", args.owner)));
+        return Err(Failure::usage(format!(
+            "{:?}: names neither an owner nor a group",
+            args.owner
+        )));
     }
     let found = selected(&args.paths, args.recursive, shell).await?;
     each(&found, async |found| Ok(shell.fs.set_owner(&found.path, owner, group).await?)).await

@@ -55,11 +55,8 @@ pub async fn run(args: &CpArgs, shell: &Shell) -> Result<()> {
         }
     }
     let total = files.iter().map(|(found, _)| found.status.length).sum();
-    let transfers = Transfers::new(
-        shell,
-        Progress::bytes("cp", total),
-        Existing::from_force(args.force),
-    );
+    let transfers =
+        Transfers::new(shell, Progress::bytes("cp", total), Existing::from_force(args.force));
     transfers
         .all(files, args.threads, async |(found, to): (Found, FsPath)| {
             let reader = shell.fs.open(&found.path).await?;

@@ -63,12 +63,7 @@ pub async fn run(args: &GetArgs, shell: &Shell, out: &mut Out) -> Result<()> {
         .await
 }
 
-async fn plan(
-    sources: &[FsPath],
-    target: &Path,
-    force: bool,
-    shell: &Shell,
-) -> Result<Vec<Item>> {
+async fn plan(sources: &[FsPath], target: &Path, force: bool, shell: &Shell) -> Result<Vec<Item>> {
     let inside = target.is_dir();
     if sources.len() > 1 && !inside {
         let message = format!("{}: no such local folder", target.display());

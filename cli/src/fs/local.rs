@@ -89,8 +89,8 @@ impl Target {
     /// Begins to write what will be `path`.
     pub fn create(path: &Path) -> Result<Self> {
         let temporary = beside(path);
-        let mut file = File::create(&temporary)
-            .map_err(|error| Failure::io(temporary.display(), &error))?;
+        let mut file =
+            File::create(&temporary).map_err(|error| Failure::io(temporary.display(), &error))?;
         let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_MAX);
         let thread = tokio::task::spawn_blocking(move || {
             while let Some(chunk) = chunks.blocking_recv() {

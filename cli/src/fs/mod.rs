@@ -203,9 +203,9 @@ impl Shell {
             return Ok(vec![of.clone()]);
         }
         let entries = self.fs.list(&of.path).await?;
-        let found = entries.into_iter().map(|status| {
-            Ok(Found { path: of.path.join(&status.name)?, status })
-        });
+        let found = entries
+            .into_iter()
+            .map(|status| Ok(Found { path: of.path.join(&status.name)?, status }));
         found.collect()
     }
 

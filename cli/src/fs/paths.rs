@@ -75,9 +75,8 @@ where
             certain = false;
             continue;
         }
-        let matcher = Pattern::new(component).map_err(|error| {
-            Failure::usage(format!("pattern {component:?}: {}", error.msg))
-        })?;
+        let matcher = Pattern::new(component)
+            .map_err(|error| Failure::usage(format!("pattern {component:?}: {}", error.msg)))?;
         let mut next = Vec::new();
         for folder in &paths {
             let names = list(folder).await?;
@@ -198,7 +197,10 @@ mod tests {
     #[test]
     fn a_pattern_without_a_match_is_not_found() {
         let failure = expanded("/x/*").unwrap_err();
-        assert_eq!((failure.exit, failure.message.as_str()), (Exit::NotFound, "/x/*: nothing matches"));
+        assert_eq!(
+            (failure.exit, failure.message.as_str()),
+            (Exit::NotFound, "/x/*: nothing matches")
+        );
         assert_eq!(expanded("/a/[").unwrap_err().exit, Exit::Usage);
     }
 

@@ -192,6 +192,9 @@ fn join(folder: &FsPath, local: &Path) -> Result<FsPath> {
 fn name_of(local: &Path) -> Result<&str> {
     let name = local.file_name().and_then(|name| name.to_str());
     name.ok_or_else(|| {
-        Failure::usage(format!("{}: its name is not UTF-8; names in the cluster are", local.display()))
+        Failure::usage(format!(
+            "{}: its name is not UTF-8; names in the cluster are",
+            local.display()
+        ))
     })
 }

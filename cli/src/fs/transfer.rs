@@ -172,11 +172,13 @@ impl<'a> Transfers<'a> {
         let alone = items.len() == 1;
         let work = async {
             let mut first: Option<Failure> = None;
-            let mut running =
-                futures_util::stream::iter(items).map(|item| one(item)).buffer_unordered(parallel.max(1));
+            let mut running = futures_util::stream::iter(items)
+                .map(|item| one(item))
+                .buffer_unordered(parallel.max(1));
             while let Some(result) = running.next().await {
                 let Err(failure) = result else { continue };
-                let fatal = [Exit::Unreachable, Exit::Exhausted, Exit::Pipe].contains(&failure.exit);
+                let fatal =
+                    [Exit::Unreachable, Exit::Exhausted, Exit::Pipe].contains(&failure.exit);
                 if alone || fatal {
                     return Err(failure);
                 }

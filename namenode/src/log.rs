@@ -9,14 +9,12 @@
 //!
 //! The folder: `lock` (held by one process), `identity` (cluster, format, superuser), `journal/`, `checkpoint/`.
 
-#![allow(clippy::result_large_err, reason = "errors are rare here")]
-
 mod identity;
 #[cfg(test)]
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
@@ -120,7 +118,7 @@ struct Wish {
 }
 
 enum Command {
-    Propose { request: Request, encoded: Vec<u8>, reply: oneshot::Sender<Result<Reply>> },
+    Propose { request: Box<Request>, encoded: Vec<u8>, reply: oneshot::Sender<Result<Reply>> },
     Stop { done: oneshot::Sender<Result<()>> },
 }
 
@@ -181,7 +179,7 @@ impl Log {
         }
         let encoded = encode_checked(&request)?;
         let (reply, answer) = oneshot::channel();
-        let command = Command::Propose { request, encoded, reply };
+        let command = Command::Propose { request: Box::new(request), encoded, reply };
         let queue = self.inner.queue.as_ref().expect("taken only when the log is dropped");
         if queue.send(command).await.is_err() {
             return Err(self.shared().stopped());
@@ -388,7 +386,7 @@ struct Writer {
 }
 
 struct Waiting {
-    request: Request,
+    request: Box<Request>,
     reply: oneshot::Sender<Result<Reply>>,
 }
 
@@ -497,7 +495,7 @@ fn answer_all(waiting: &mut Vec<Waiting>, error: &Error) {
 }
 
 /// The thread that writes checkpoints, and removes the segments that they make needless.
-fn run_checkpoints(shared: &Shared, mut checkpoints: Checkpoints, journal_folder: &PathBuf) {
+fn run_checkpoints(shared: &Shared, mut checkpoints: Checkpoints, journal_folder: &Path) {
     loop {
         let waiting = {
             let mut wish = lock(&shared.checkpointer.wish);

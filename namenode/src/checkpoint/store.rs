@@ -30,6 +30,9 @@ const MANIFEST_VERSION: u8 = 1;
 /// Bytes of a page put together from parts, at most: a list of 2^20 blocks is 4 MiB.
 const PAGE_PARTS_MAX: usize = u16::MAX as usize;
 
+/// Takes each page: kind, number, bytes.
+type EachPage<'a> = &'a mut dyn FnMut(PageKind, u32, &[u8]) -> Result<(), Malformed>;
+
 /// What a folder holds, if it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
@@ -288,11 +291,7 @@ impl Store {
     }
 
     /// Hands every page to `each`, in order, and collects the sections.
-    fn scan(
-        &self,
-        sections: &mut Vec<u8>,
-        each: &mut dyn FnMut(PageKind, u32, &[u8]) -> Result<(), Malformed>,
-    ) -> Result<PageSums> {
+    fn scan(&self, sections: &mut Vec<u8>, each: EachPage<'_>) -> Result<PageSums> {
         let mut sums = PageSums::default();
         let mut page = Assembly::default();
         let mut failed = None;

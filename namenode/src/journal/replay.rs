@@ -18,6 +18,9 @@ use super::segment::{
 };
 use crate::coding::Malformed;
 
+/// Takes each request with its transaction.
+pub(crate) type EachRequest<'a> = &'a mut dyn FnMut(Txid, &[u8]) -> Result<(), Malformed>;
+
 /// Where a replay ended.
 #[derive(Debug)]
 pub(crate) struct Replayed {
@@ -53,11 +56,7 @@ fn damaged(path: &Path, offset: u64, why: impl std::fmt::Display) -> Error {
 
 /// Hands every request after `after` to `each`, with its transaction. The journal must reach back to `after` + 1,
 /// unless it has nothing after it.
-pub(crate) fn replay(
-    place: &Place,
-    after: Txid,
-    each: &mut dyn FnMut(Txid, &[u8]) -> Result<(), Malformed>,
-) -> Result<Replayed> {
+pub(crate) fn replay(place: &Place, after: Txid, each: EachRequest<'_>) -> Result<Replayed> {
     let segments = list_segments(&place.folder)?;
     let mut replayed =
         Replayed { tail: None, first: segments.first().map(|segment| segment.0), requests: 0 };
@@ -100,7 +99,7 @@ fn read_segment(
     first: Txid,
     after: Txid,
     is_last: bool,
-    each: &mut dyn FnMut(Txid, &[u8]) -> Result<(), Malformed>,
+    each: EachRequest<'_>,
 ) -> Result<Tail> {
     let bytes =
         std::fs::read(path).map_err(|e| Error::io(format!("read {}", path.display()), &e))?;

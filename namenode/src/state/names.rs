@@ -103,12 +103,6 @@ impl Node {
         (&self.bytes[start + 1..end], u32::from_le_bytes(slot))
     }
 
-    fn set_slot(&mut self, at: usize, slot: u32) {
-        let start = self.base() + self.offset(at);
-        let end = start + 1 + usize::from(self.bytes[start]);
-        self.bytes[end..end + 4].copy_from_slice(&slot.to_le_bytes());
-    }
-
     /// Entries before the first whose name is at or after `name`, and whether that is `name`.
     fn search(&self, name: &[u8]) -> (usize, bool) {
         let (mut low, mut high) = (0, self.count());
@@ -231,12 +225,6 @@ impl Nodes {
         assert!(!found, "a name is added once");
         self.get_mut(leaf).insert(at, name, slot);
         self.split_upwards(&trail, at, root)
-    }
-
-    /// Lets an existing name mean another inode.
-    pub(crate) fn replace(&mut self, root: u32, name: &[u8], slot: u32) {
-        let (leaf, at) = *self.descend(root, name).last().expect("a tree has a leaf");
-        self.get_mut(leaf).set_slot(at, slot);
     }
 
     /// Removes a name that is there; gives the root.

@@ -41,15 +41,6 @@ pub(crate) enum Side {
     B,
 }
 
-impl Side {
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-}
-
 /// A set of page numbers.
 #[derive(Default, Clone)]
 pub(crate) struct Pages {

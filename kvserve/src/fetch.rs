@@ -4,9 +4,12 @@
 //! opened and read in full, its length and footer checksum compared with the catalogue's, synced, and renamed to
 //! `part-NNNNN.tbl`. A table that fails this is deleted, so that the next attempt fetches it anew and nothing else.
 //!
+//! Work on files cannot be called back once a thread has it: a fetch waits for what an abandoned one left running.
+//!
 //! What always holds: a file named `.tbl` was verified and is on stable storage; at most `streams` tables are copied at
 //! once, over all versions; all copies together keep to the rate limit.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +21,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use proto::{Code, Error, Kind, Result};
 use sstable::Table;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::lifecycle::{Failure, FailureKind};
@@ -82,6 +85,8 @@ pub struct Fetcher {
     streams: Arc<Semaphore>,
     bucket: Mutex<TokenBucket>,
     started: Instant,
+    /// For each folder: held for reading while a thread changes a file in it.
+    changes: Mutex<HashMap<PathBuf, Arc<RwLock<()>>>>,
 }
 
 impl Fetcher {
@@ -93,6 +98,7 @@ impl Fetcher {
             streams: Arc::new(Semaphore::new(limits.streams.max(1))),
             bucket: Mutex::new(TokenBucket::new(limits.bytes_per_second, 0)),
             started: Instant::now(),
+            changes: Mutex::default(),
         }
     }
 
@@ -104,6 +110,21 @@ impl Fetcher {
         tables: &Arc<[TableSpec]>,
         done: &Arc<AtomicU64>,
     ) -> Result<(), Failure> {
+        let changes = self.changes_in(folder);
+        // A copy that was abandoned may have a write on its way: it ends before anything is looked at.
+        drop(changes.write().await);
+        let outcome = self.fetch_missing(folder, tables, done, &changes).await;
+        drop(changes.write().await);
+        outcome
+    }
+
+    async fn fetch_missing(
+        self: &Arc<Self>,
+        folder: &Path,
+        tables: &Arc<[TableSpec]>,
+        done: &Arc<AtomicU64>,
+        changes: &Arc<RwLock<()>>,
+    ) -> Result<(), Failure> {
         let plan = {
             let (folder, tables) = (folder.to_owned(), tables.clone());
             off_thread(move || plan(&folder, &tables)).await.map_err(failure_of)?
@@ -113,11 +134,12 @@ impl Fetcher {
         self.check_space(folder, &plan).await?;
         let mut copies = JoinSet::new();
         for copy in plan.into_iter().filter(|copy| !copy.finished) {
-            let (this, done) = (self.clone(), done.clone());
+            let (this, done, changes) = (self.clone(), done.clone(), changes.clone());
             copies.spawn(async move {
                 let _permit = this.streams.acquire().await.expect("the semaphore is never closed");
                 let path = copy.spec.path.clone();
-                this.copy(copy, &done).await.map_err(|error| error.context(format!("fetch {path}")))
+                let copied = this.copy(copy, &done, &changes).await;
+                copied.map_err(|error| error.context(format!("fetch {path}")))
             });
         }
         while let Some(outcome) = copies.join_next().await {
@@ -131,6 +153,13 @@ impl Fetcher {
             }
         }
         Ok(())
+    }
+
+    /// The lock of the changes in a folder; those of folders where nothing happens are forgotten.
+    fn changes_in(&self, folder: &Path) -> Arc<RwLock<()>> {
+        let mut changes = self.changes.lock().expect("no holder panics");
+        changes.retain(|_, lock| Arc::strong_count(lock) > 1);
+        changes.entry(folder.to_owned()).or_default().clone()
     }
 
     async fn check_space(&self, folder: &Path, plan: &[Copy]) -> Result<(), Failure> {
@@ -150,7 +179,7 @@ impl Fetcher {
         Err(Failure { kind: FailureKind::Lasting, message })
     }
 
-    async fn copy(&self, copy: Copy, done: &AtomicU64) -> Result<()> {
+    async fn copy(&self, copy: Copy, done: &AtomicU64, changes: &Arc<RwLock<()>>) -> Result<()> {
         let source = (self.origin.0)(copy.spec.path.clone()).await?;
         if source.bytes != copy.spec.bytes {
             let what = format!("{} bytes, the catalogue says {}", source.bytes, copy.spec.bytes);
@@ -158,7 +187,12 @@ impl Fetcher {
         }
         let path = copy.partial.clone();
         let mut at = copy.here;
-        let mut file = off_thread(move || open_partial(&path, at)).await?;
+        let changing = changes.clone().read_owned().await;
+        let mut file = off_thread(move || {
+            let _changing = changing;
+            open_partial(&path, at)
+        })
+        .await?;
         while at < copy.spec.bytes {
             let left = usize::try_from(copy.spec.bytes - at).unwrap_or(usize::MAX);
             let length = left.min(self.limits.chunk_bytes.max(1));
@@ -169,7 +203,9 @@ impl Fetcher {
                 return Err(Error::new(Code::Unavailable, what));
             }
             let (count, path) = (bytes.len() as u64, copy.partial.clone());
+            let changing = changes.clone().read_owned().await;
             file = off_thread(move || {
+                let _changing = changing;
                 file.write_all(&bytes)
                     .map_err(|error| Error::io(format!("write {}", path.display()), &error))?;
                 Ok(file)

@@ -9,6 +9,9 @@ use sstable::{Iter, Value};
 
 use crate::tables::OpenVersion;
 
+/// Records that [`OpenVersion::any_key`] may walk.
+const WALK_RECORDS: usize = 1024;
+
 /// Keys and values, borrowed from the version.
 pub type Record<'v> = (Value<'v>, Value<'v>);
 
@@ -100,10 +103,21 @@ impl OpenVersion {
         let table = table.expect("the rank is below the sum of all records");
         let properties = table.properties();
         let target = between(&properties.smallest, &properties.largest, random);
-        let mut from_target = table.range((Bound::Included(&target[..]), Bound::Unbounded));
-        match from_target.next().or_else(|| table.iter().next()) {
-            Some(found) => found.map(|(key, _)| Some(key.to_vec())).map_err(table_error),
-            None => Ok(None),
+        let from_target = table.range((Bound::Included(&target[..]), Bound::Unbounded));
+        // Keys use few of all byte strings, so many targets meet the same key: walk on from there.
+        let steps = (random >> 32) as usize % WALK_RECORDS;
+        let mut found = None;
+        for record in from_target.take(steps + 1) {
+            found = Some(record.map_err(table_error)?.0);
+        }
+        match found {
+            Some(key) => Ok(Some(key.to_vec())),
+            None => table
+                .iter()
+                .next()
+                .transpose()
+                .map_err(table_error)
+                .map(|first| first.map(|(key, _)| key.to_vec())),
         }
     }
 }
@@ -125,4 +139,33 @@ fn between(smallest: &[u8], largest: &[u8], random: u64) -> Vec<u8> {
     let offset = (u128::from(random) * span) >> 64;
     let target = low.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
     [&smallest[..common], &target.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::fetch::open_verified;
+    use crate::tables::OpenVersion;
+    use crate::tablespec::file_name;
+    use crate::testing::{build, records};
+
+    #[test]
+    fn some_key_is_a_key_and_not_always_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let specs = build(folder.path(), "v1", 2, &records(3000, 1));
+        for (n, spec) in specs.iter().enumerate() {
+            std::fs::rename(&spec.path, folder.path().join(file_name(n))).unwrap();
+        }
+        let tables = open_verified(folder.path(), &specs).unwrap();
+        let (version, _closed) = OpenVersion::new(1, tables).unwrap();
+        let mut seen = BTreeSet::new();
+        for n in 0..1000_u64 {
+            let random = n.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (n << 7);
+            let key = version.any_key(random).unwrap().expect("there are keys");
+            assert!(version.get(&key).unwrap().is_some());
+            seen.insert(key);
+        }
+        assert!(seen.len() > 100, "{} different keys of 3000 in 1000 tries", seen.len());
+    }
 }

@@ -17,7 +17,7 @@ use proto::hadoop::hdfs::{
 use proto::{Code, Error, Result};
 use tokio::io::AsyncWriteExt;
 
-use crate::checksum::Checksum;
+use crate::checksum::{Checksum, ChecksumKind};
 use crate::connection::{Connection, Peer, Pool, within};
 use crate::op::{self, Request};
 use crate::packet::{Packet, PacketReader};
@@ -185,6 +185,9 @@ fn layout(reply: &BlockOpResponseProto, offset: u64) -> Result<(Checksum, u64)> 
         Error::new(Code::Incompatible, "the reply does not tell how checksums lie")
     })?;
     let checksum = Checksum::from_proto(&info.checksum)?;
+    if checksum.kind() == ChecksumKind::Null {
+        return Err(Error::new(Code::Incompatible, "it sends no checksums, which were asked for"));
+    }
     let chunk = checksum.chunk_bytes() as u64;
     if info.chunk_offset > offset || offset - info.chunk_offset >= chunk {
         return Err(Error::new(

@@ -17,7 +17,7 @@ use proto::{Code, Error, Result};
 use rustix::io::ReadWriteFlags;
 use transfer::reader::{BlockReader, ReadRange};
 use transfer::short_circuit::{self, ReplicaFiles};
-use transfer::{Checksum, Peer, meta};
+use transfer::{Checksum, ChecksumKind, Peer, meta};
 
 use super::OpenFile;
 use crate::fs::Fs;
@@ -125,6 +125,9 @@ impl LocalReplica {
             .read_exact_at(&mut header, 0)
             .map_err(|error| Error::io("read the checksum file's header", &error))?;
         let checksum = meta::decode_header(&header)?;
+        if checksum.kind() == ChecksumKind::Null {
+            return Err(Error::new(Code::Incompatible, "the replica has no checksums"));
+        }
         Ok(Self { files, checksum, block })
     }
 

@@ -230,7 +230,7 @@ impl Shared {
                 let replica = replicas.get_mut(&block).unwrap();
                 let at = usize::try_from(header.offset_in_block).unwrap();
                 assert!(at <= replica.data.len(), "packets leave no gap");
-                replica.data.truncate(at.max(0));
+                replica.data.truncate(at);
                 replica.data.extend_from_slice(packet.data());
                 replica.finalized = header.last;
             }

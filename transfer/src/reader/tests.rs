@@ -20,6 +20,7 @@ enum Fault {
     SkipAPacket,
     EndEarly,
     WrongChunkOffset,
+    NoChecksums,
     Refuse,
     Garbage,
     CloseBeforeReply,
@@ -82,7 +83,10 @@ async fn serve(mut stream: TcpStream, fault: Fault) -> usize {
         let end = (request.offset + request.len).next_multiple_of(512).min(data.len() as u64);
         let mut reply = op::response(StatusProto::Success);
         reply.read_op_checksum_info = Some(ReadOpChecksumInfoProto {
-            checksum: Checksum::NATIVE.to_proto(),
+            checksum: match fault {
+                Fault::NoChecksums => Checksum::new(ChecksumKind::Null, 512).unwrap().to_proto(),
+                _ => Checksum::NATIVE.to_proto(),
+            },
             chunk_offset: if fault == Fault::WrongChunkOffset { begin + 512 } else { begin },
         });
         stream.write_all(&op::encode_delimited(&reply)).await.unwrap();
@@ -174,6 +178,7 @@ async fn each_fault_tells_where_to_go() {
         (Fault::SkipAPacket, Code::Incompatible),
         (Fault::EndEarly, Code::Corrupt),
         (Fault::WrongChunkOffset, Code::Incompatible),
+        (Fault::NoChecksums, Code::Incompatible),
         (Fault::Refuse, Code::NotFound),
         (Fault::Garbage, Code::Incompatible),
         (Fault::CloseBeforeReply, Code::Unavailable),

@@ -3,5 +3,6 @@
 
 mod bad_input;
 mod files;
+mod jobs;
 mod kills;
 mod serving;

@@ -3,8 +3,8 @@
 //! A job that writes `/out/index` works in the hidden folder `/out/.index.job-ID` and commits by renaming that to the
 //! final name: one operation of the namespace. Beside it, `/out/.index.alive-ID` is a file that the job holds open: its
 //! lease tells others that the job lives. Until the rename nothing is visible, and a job that fails, panics or is
-//! cancelled deletes its folder. A job that is killed leaves both behind; the lease ends some minutes later (or when the
-//! NameNode recovers it), and from then on [`clean`] removes them.
+//! cancelled deletes its folder. A job that is killed leaves both behind; its lease may be taken over a minute later (the
+//! NameNode's soft limit), and from then on [`clean`] removes them.
 //!
 //! If the target exists, a job refuses to start, unless it was told to overwrite. Then the old output stays readable
 //! under its name until the new one is complete; it is renamed to `/out/.index.old-ID`, the new one is renamed into
@@ -206,9 +206,14 @@ pub enum Cleaned {
 }
 
 /// Removes what dead jobs left in `folder` (of outputs directly in it), and tells what was done. Leaves jobs alone that
-/// live, and those whose lease has not ended yet: some minutes after they were killed.
+/// live, and those whose lease has not ended yet: about a minute after they were killed.
 pub async fn clean(fs: &Fs, folder: &FsPath) -> Result<Vec<Cleaned>> {
-    let entries = fs.list(folder).await?;
+    let mut entries = fs.list(folder).await?;
+    for entry in &mut entries {
+        if entry.open_for_write && is_alive_file(entry) {
+            entry.open_for_write = !take_over(fs, &folder.join(&entry.name)?).await?;
+        }
+    }
     let mut done = Vec::new();
     for step in plan_clean(&entries) {
         match step {
@@ -225,6 +230,22 @@ pub async fn clean(fs: &Fs, folder: &FsPath) -> Result<Vec<Cleaned>> {
         }
     }
     Ok(done)
+}
+
+/// Ends the lease on a dead job's file. False if its job lives.
+async fn take_over(fs: &Fs, path: &FsPath) -> Result<bool> {
+    match fs.append(path).await {
+        // Ours now, and still without a byte; it is deleted next.
+        Ok(file) => file.close().await.map(|_| true),
+        Err(error) if error.code == Code::NotFound => Ok(true),
+        Err(error) if error.code == Code::FileOpenElsewhere => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_alive_file(entry: &FileStatus) -> bool {
+    entry.kind == FileKind::File as i32
+        && parse_hidden(&entry.name).is_some_and(|(_, role, _)| role == Role::Alive)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -354,8 +354,10 @@ pub fn confirmed_length(paths: &Paths) -> Result<u64> {
     }
     let failed =
         |error: io::Error| Error::io(format_args!("read {}", paths.data.display()), &error);
-    let mut bytes = vec![0; CHECK_BYTES];
-    let mut sums = vec![0; NATIVE.sum_bytes(CHECK_BYTES)];
+    let size = data.metadata().map_err(failed)?.len().next_multiple_of(CHUNK);
+    let step = usize::try_from(size).unwrap_or(CHECK_BYTES).min(CHECK_BYTES);
+    let mut bytes = vec![0; step];
+    let mut sums = vec![0; NATIVE.sum_bytes(step)];
     let mut good = 0u64;
     loop {
         let have = read_up_to(&data, &mut bytes, good).map_err(failed)?;
@@ -369,7 +371,7 @@ pub fn confirmed_length(paths: &Paths) -> Result<u64> {
             break;
         }
         good += whole as u64;
-        if whole < CHECK_BYTES {
+        if whole < step || step == 0 {
             break;
         }
     }
@@ -415,11 +417,12 @@ pub fn verify(data: &File, meta: &File, length: u64, name: &str) -> Result<()> {
     check_header(meta, Path::new(name))?;
     check_sizes(data, meta, length, name)?;
     let read = |error: io::Error| Error::io(format_args!("read {name}"), &error);
-    let mut bytes = vec![0; CHECK_BYTES];
-    let mut sums = vec![0; NATIVE.sum_bytes(CHECK_BYTES)];
+    let step = length.min(CHECK_BYTES as u64);
+    let mut bytes = vec![0; usize::try_from(step).expect("at most 1 MiB")];
+    let mut sums = vec![0; NATIVE.sum_bytes(bytes.len())];
     let mut at = 0;
     while at < length {
-        let count = usize::try_from((length - at).min(CHECK_BYTES as u64)).expect("at most 1 MiB");
+        let count = usize::try_from((length - at).min(step)).expect("at most 1 MiB");
         let sum_count = NATIVE.sum_bytes(count);
         data.read_exact_at(&mut bytes[..count], at).map_err(read)?;
         meta.read_exact_at(&mut sums[..sum_count], meta::sum_offset(NATIVE, at / CHUNK))

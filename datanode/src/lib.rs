@@ -43,5 +43,8 @@ pub mod server;
 pub mod store;
 pub mod volume;
 
+#[cfg(test)]
+mod testing;
+
 pub use config::Config;
 pub use server::{Handle, start};

@@ -72,7 +72,7 @@ impl Default for Config {
             reserved_bytes: 1 << 30,
             reserved_percent: 5,
             transfers_max: 4096,
-            disk_threads: 4,
+            disk_threads: 8,
             write_queue_bytes: 8 << 20,
             writeback_bytes: 8 << 20,
             idle_timeout_ms: 120_000,

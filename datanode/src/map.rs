@@ -115,7 +115,7 @@ impl ReplicaMap {
     }
 
     /// How many replicas there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         let count = |shard: &Mutex<HashMap<BlockId, Slot>>| {
             shard.lock().expect("nobody panics while holding a shard").len()
         };

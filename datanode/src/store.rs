@@ -136,7 +136,7 @@ impl Store {
 
     /// How many replicas there are.
     pub fn replica_count(&self) -> usize {
-        self.map.len()
+        self.map.count()
     }
 
     /// Sub-folders that a restart would scan, over all volumes.
@@ -376,7 +376,8 @@ pub fn reported_state(state: State) -> Option<ReplicaState> {
 /// The uuid that the volumes carry, or a new one.
 fn datanode_uuid(config: &Config) -> Result<String> {
     for root in &config.volumes {
-        if let Some(identity) = Identity::load(Path::new(root))? {
+        let loaded = Identity::load(Path::new(root));
+        if let Some(identity) = loaded.map_err(|error| error.context("datanode.volumes"))? {
             return Ok(identity.datanode_uuid);
         }
     }

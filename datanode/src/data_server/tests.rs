@@ -93,7 +93,8 @@ fn spec(nodes: &[&Node], stage: Stage, block: Block) -> PipelineSpec {
 }
 
 fn seal(offset: u64, seqno: i64, data: &[u8]) -> SealedPacket {
-    let mut builder = PacketBuilder::new(Checksum::NATIVE, offset, data.len());
+    let mut builder =
+        PacketBuilder::new(Checksum::NATIVE, offset, data.len().next_multiple_of(512));
     assert_eq!(builder.push(data), data.len());
     builder.seal(seqno, false)
 }
@@ -114,7 +115,7 @@ async fn send(writer: &mut BlockWriter, offset: u64, data: &[u8], packet_bytes: 
     let mut rest = data;
     let mut seqno = 0;
     while !rest.is_empty() {
-        let room = if at % 512 == 0 { packet_bytes } else { (512 - at % 512) as usize };
+        let room = if at.is_multiple_of(512) { packet_bytes } else { (512 - at % 512) as usize };
         let (now, later) = rest.split_at(room.min(rest.len()));
         writer.send(&mut Some(seal(at, seqno, now))).await.map_err(|f| f.error).unwrap();
         at += now.len() as u64;

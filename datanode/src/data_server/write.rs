@@ -99,16 +99,16 @@ fn purpose(request: &OpWriteBlockProto, stage: Stage) -> Result<Purpose> {
     let asked = GenerationStamp(block.generation_stamp);
     // A writer that was given no new stamp keeps the one it has.
     let new = GenerationStamp(request.latest_generation_stamp.max(block.generation_stamp));
-    let length = block.num_bytes.unwrap_or(0);
-    let change = |length| crate::store::Change { asked, new, length };
+    // HDFS's clients put the block's size limit into the header, and the length that is there into the lower bound.
+    let bytes = block.num_bytes.unwrap_or(0);
+    let length = if request.min_bytes_rcvd == 0 { bytes } else { request.min_bytes_rcvd };
+    let change = crate::store::Change { asked, new, length };
     Ok(match stage {
-        Stage::PipelineSetupCreate => Purpose::Create { stamp: asked, bytes: length },
-        Stage::TransferRbw | Stage::TransferFinalized => {
-            Purpose::Transfer { stamp: asked, bytes: length }
-        }
-        Stage::PipelineSetupAppend => Purpose::Append(change(length)),
-        Stage::PipelineSetupAppendRecovery => Purpose::RecoverAppend(change(length)),
-        Stage::PipelineCloseRecovery => Purpose::RecoverClose(change(request.min_bytes_rcvd)),
+        Stage::PipelineSetupCreate => Purpose::Create { stamp: asked, bytes },
+        Stage::TransferRbw | Stage::TransferFinalized => Purpose::Transfer { stamp: asked, bytes },
+        Stage::PipelineSetupAppend => Purpose::Append(change),
+        Stage::PipelineSetupAppendRecovery => Purpose::RecoverAppend(change),
+        Stage::PipelineCloseRecovery => Purpose::RecoverClose(change),
         Stage::PipelineSetupStreamingRecovery => Purpose::RecoverStreaming {
             asked,
             new,

@@ -23,6 +23,7 @@ struct Seen {
     changes: Vec<ReplicaChange>,
     chunks: Vec<ReportChunk>,
     outcomes: Vec<CommitBlockSynchronizationRequest>,
+    streams: Vec<tokio::task::AbortHandle>,
     down: Vec<mpsc::Sender<std::result::Result<DatanodeDown, Status>>>,
 }
 
@@ -42,12 +43,13 @@ impl Datanodes for NameNode {
     ) -> std::result::Result<Response<Self::AttachStream>, Status> {
         let (down, stream) = mpsc::channel(16);
         let this = self.clone();
-        tokio::spawn(async move {
+        let stream_task = tokio::spawn(async move {
             let mut up = request.into_inner();
             while let Ok(Some(message)) = up.message().await {
                 this.take(message.message.unwrap(), &down).await;
             }
         });
+        self.seen.lock().unwrap().streams.push(stream_task.abort_handle());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -174,7 +176,11 @@ async fn a_restart_of_the_namenode_is_ridden_out_and_followed_by_a_full_report()
     let folder = tempfile::tempdir().unwrap();
     let node = attached(addr, &folder).await;
     serving.abort();
-    namenode.seen.lock().unwrap().down.clear();
+    {
+        let mut seen = namenode.seen.lock().unwrap();
+        seen.streams.drain(..).for_each(|stream| stream.abort());
+        seen.down.clear();
+    }
     wait_until("the stream broke", || !node.is_registered()).await;
     for id in [9, 5, 300] {
         write_block(node.store(), id, 1001, &pattern(id, 100)).await.unwrap();

@@ -76,7 +76,8 @@ fn each_operation_is_legal_in_its_states_and_no_other() {
 
 #[test]
 fn stamps_fence_both_ways() {
-    let all: [fn(&mut Replica, GenerationStamp, GenerationStamp) -> Result<()>; 4] = [
+    type Op = fn(&mut Replica, GenerationStamp, GenerationStamp) -> Result<()>;
+    let all: [Op; 4] = [
         |r, asked, new| r.append(asked, new, 100),
         |r, asked, new| r.recover_append(asked, new, 100),
         |r, asked, new| r.recover_close(asked, new, 100),
@@ -148,13 +149,13 @@ proptest! {
                 0 if open => replica.wrote(replica.written().max(length)),
                 1 if open => replica.acked(replica.written().min(length)),
                 2 if open => replica.finish(),
-                3 => { let _ = replica.append(asked, new, length).is_ok(); }
-                4 => { let _ = replica.recover_append(asked, new, length).is_ok(); }
+                3 => { drop(replica.append(asked, new, length)); }
+                4 => { drop(replica.recover_append(asked, new, length)); }
                 5 => {
                     let expected = Expected { acked_min: length / 2, sent_max: length };
-                    let _ = replica.recover_streaming(asked, new, expected).is_ok();
+                    drop(replica.recover_streaming(asked, new, expected));
                 }
-                6 => { let _ = replica.begin_recovery(asked, new).is_ok(); }
+                6 => { drop(replica.begin_recovery(asked, new)); }
                 7 if replica.check_finish_recovery(new, length).is_ok() => {
                     replica.finish_recovery(new, length);
                 }

@@ -266,7 +266,8 @@ async fn an_append_continues_a_block_and_a_failed_close_is_recovered() {
     let all: Vec<&Node> = nodes.iter().collect();
     let data = pattern(5, 70_000);
     write_whole(&all, &data[..1_000], 64 << 10).await;
-    let mut append = spec(&all, Stage::PipelineSetupAppend, block(1001, 1_000));
+    // HDFS's clients name the size limit of the block here, and its length in the lower bound.
+    let mut append = spec(&all, Stage::PipelineSetupAppend, block(1001, 128 << 20));
     append.new_stamp = 1002;
     append.min_bytes = 1_000;
     let mut writer = open(&append).await;

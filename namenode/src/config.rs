@@ -44,7 +44,7 @@ pub struct Config {
     pub kvserve_dead_after_ms: u64,
     /// Share of blocks that must be reported before anything may change after a start, 0 to 1.
     pub safemode_threshold: f64,
-    /// Time between reaching that share and the end of safe mode, in milliseconds.
+    /// After that, how long safe mode waits for blocks that still lack replicas, in milliseconds.
     pub safemode_extension_ms: u64,
     /// A writer that was silent for so long may be replaced by another, in milliseconds.
     pub lease_soft_limit_ms: u64,
@@ -89,7 +89,7 @@ impl Default for Config {
             datanode_dead_after_ms: 30_000,
             kvserve_dead_after_ms: 10_000,
             safemode_threshold: 0.999,
-            safemode_extension_ms: 0,
+            safemode_extension_ms: 5_000,
             lease_soft_limit_ms: limits::LEASE_SOFT_LIMIT_MS,
             lease_hard_limit_ms: limits::LEASE_HARD_LIMIT_MS,
             block_recovery_timeout_ms: 30_000,

@@ -93,12 +93,13 @@ async fn full_disks_on_all_datanodes_are_a_clear_error_and_lose_nothing() {
     let volumes = disks.iter().map(SmallDisk::root).collect();
     let options = Options { volumes, datanode: reserve_nothing(), ..Options::default() };
     let cluster = Cluster::start(options).await;
-    let fs = cluster.fs().await;
+    // A DataNode takes a block only if it has room for a whole one.
+    let small = client::Config { block_bytes: 4 << 20, ..client::Config::default() };
+    let fs = cluster.fs_with(small).await;
     let kept = Seed::from_env(21).bytes(8 << 20);
     fs.write_all(&path("/kept"), &kept).await.expect("write");
 
-    let options = CreateOptions { block_bytes: 4 << 20, ..CreateOptions::default() };
-    let mut file = fs.create(&path("/too-large"), options).await.expect("create");
+    let mut file = fs.create(&path("/too-large"), CreateOptions::default()).await.expect("create");
     let error = loop {
         if let Err(error) = file.write(&kept).await {
             break error;

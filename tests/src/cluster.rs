@@ -110,13 +110,25 @@ pub struct Options {
 /// A running cluster.
 pub struct Cluster {
     folder: PathBuf,
-    /// Removed at the end, if the folder is the cluster's own.
-    _temporary: Option<tempfile::TempDir>,
+    /// Removed at the end, if the folder is the cluster's own. `GRANARY_TEST_KEEP` keeps it after a failure.
+    temporary: Option<tempfile::TempDir>,
     options: Options,
     namenode_addr: String,
     namenode: Option<Process>,
     datanodes: Vec<Option<Process>>,
     kvservers: Vec<Option<Process>>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // What is left behind tells what went wrong.
+        if std::thread::panicking()
+            && std::env::var_os("GRANARY_TEST_KEEP").is_some()
+            && let Some(folder) = self.temporary.take()
+        {
+            println!("kept: {}", folder.keep().display());
+        }
+    }
 }
 
 impl Cluster {
@@ -135,7 +147,7 @@ impl Cluster {
         let datanodes = if options.datanodes == 0 { 3 } else { options.datanodes };
         let mut cluster = Self {
             folder,
-            _temporary: temporary,
+            temporary,
             namenode_addr: "127.0.0.1:0".into(),
             namenode: None,
             datanodes: (0..datanodes).map(|_| None).collect(),

@@ -8,6 +8,7 @@
 
 mod blocking;
 mod pipeline;
+mod replacement;
 
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub(crate) struct Target {
     pub(crate) fs: Fs,
     pub(crate) path: FsPath,
     pub(crate) inode: u64,
+    /// Replicas that the file asks for.
+    pub(crate) replication: usize,
     pub(crate) checksum: Checksum,
 }
 
@@ -86,7 +89,13 @@ impl FileWriter {
             previous: None,
             created: true,
             _lease: lease,
-            target: Target { fs, path, inode: status.inode, checksum: Checksum::NATIVE },
+            target: Target {
+                fs,
+                path,
+                inode: status.inode,
+                replication: status.replication as usize,
+                checksum: Checksum::NATIVE,
+            },
         })
     }
 

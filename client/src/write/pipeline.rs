@@ -1,7 +1,8 @@
 //! One block that is being written, and what happens when its pipeline fails.
 //!
 //! A failure leaves one DataNode out. The NameNode mints a new stamp, the survivors take it (stage: streaming
-//! recovery), the NameNode learns the new pipeline, and what was not acknowledged is sent again. If no DataNode is
+//! recovery), the NameNode learns the new pipeline, and what was not acknowledged is sent again. A pipeline that has lost
+//! too many gets another DataNode first ([`super::replacement`]). If no DataNode is
 //! left but every byte of the block is still held, the block is given up and written anew elsewhere. What holds: no
 //! acknowledged byte is forgotten; a DataNode that failed for this block is not used for it again; the number of
 //! attempts is bounded by the DataNodes of the pipeline and by `block_tries_max` sets of them.
@@ -17,7 +18,7 @@ use transfer::SealedPacket;
 use transfer::packet::PacketHeader;
 use transfer::writer::{BlockWriter, PipelineFailure, PipelineSpec, Stage};
 
-use super::Target;
+use super::{Target, replacement};
 use crate::fs::incomplete;
 
 /// A block with a pipeline.
@@ -280,6 +281,7 @@ impl OpenBlock {
     /// Sets the pipeline up again with a new stamp over the DataNodes that are left.
     async fn mend(&mut self, target: &Target, mut stage: Stage) -> Result<()> {
         while !self.nodes.is_empty() {
+            self.fill_up(target).await;
             let stamp = self.new_stamp(target).await?;
             let spec = self.spec(target, stage, stamp);
             match BlockWriter::open(&spec, target.fs.timeouts()).await {
@@ -298,6 +300,19 @@ impl OpenBlock {
         }
         let acked = self.acked_bytes;
         Err(self.lost(target, format!("no DataNode is left that has its first {acked} bytes")))
+    }
+
+    /// Adds a DataNode to what is left of the pipeline, if too much of it is gone and one can be had.
+    async fn fill_up(&mut self, target: &Target) {
+        let counted_on = self.reopened || self.told_namenode;
+        if !replacement::is_wanted(target.replication, self.nodes.len(), counted_on) {
+            return;
+        }
+        let mut failed: Vec<String> = self.failed.iter().cloned().collect();
+        failed.sort();
+        let block = Block { length: self.acked_bytes, ..self.block };
+        let recruit = replacement::recruit(target, &block, &self.nodes, failed).await;
+        self.nodes.extend(recruit);
     }
 
     async fn new_stamp(&self, target: &Target) -> Result<u64> {

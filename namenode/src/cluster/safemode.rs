@@ -1,7 +1,8 @@
 //! Safe mode: the NameNode changes nothing until enough blocks have shown up.
 //!
-//! At the start it waits until the share of complete blocks with enough good replicas reaches the threshold, and for
-//! `extension_ms` beyond that. An operator enters and leaves it by hand; what was entered by hand ends by hand only.
+//! At the start it waits until the share of complete blocks with enough good replicas reaches the threshold, and from
+//! then until every block has all its replicas, for `extension_ms` at most: an append that knew of one replica out of
+//! three would make the other two stale. An operator enters and leaves it by hand; what was entered by hand ends by hand only.
 
 use proto::{Code, Error, Result};
 
@@ -39,11 +40,11 @@ impl SafeMode {
         let since_ms = match self.state {
             State::Off | State::Manual => return false,
             State::Starting if totals.safe < self.needed(totals) => return false,
-            State::Starting if totals.complete == 0 => now_ms.saturating_sub(self.extension_ms),
             State::Starting => now_ms,
             State::Extension { since_ms } => since_ms,
         };
-        let over = now_ms.saturating_sub(since_ms) >= self.extension_ms;
+        let whole = totals.safe == totals.complete && totals.under_replicated == 0;
+        let over = whole || now_ms.saturating_sub(since_ms) >= self.extension_ms;
         self.state = if over { State::Off } else { State::Extension { since_ms } };
         over
     }
@@ -68,9 +69,10 @@ impl SafeMode {
         match self.state {
             State::Off => String::new(),
             State::Manual => "entered by an operator; it ends by hand".to_owned(),
-            State::Extension { .. } => {
-                format!("enough blocks are reported; it ends {} ms after that", self.extension_ms)
-            }
+            State::Extension { .. } => format!(
+                "enough blocks are reported, {} lack replicas; it ends {} ms after that",
+                totals.under_replicated, self.extension_ms
+            ),
             State::Starting => format!(
                 "{} of {} blocks have enough reported replicas, {} are needed; {living} DataNodes live",
                 totals.safe,
@@ -107,6 +109,14 @@ mod tests {
         let mut mode = SafeMode::new(0.999, 5_000);
         assert!(mode.is_on());
         assert!(mode.check(5_000, &totals(0, 0)) && !mode.is_on());
+    }
+
+    #[test]
+    fn it_ends_at_once_when_every_block_has_all_its_replicas() {
+        let mut mode = SafeMode::new(0.9, 100);
+        let lacking = Totals { under_replicated: 1, ..totals(10, 10) };
+        assert!(!mode.check(0, &lacking), "one replica may be a moment away");
+        assert!(mode.check(1, &totals(10, 10)));
     }
 
     #[test]

@@ -58,6 +58,45 @@ async fn write_one(
     Ok(())
 }
 
+/// So many folders of long names that the journal goes through several segments, and a checkpoint is due.
+const FOLDERS: usize = 3_000;
+
+async fn make_folders(fs: &Fs, round: usize) {
+    let makers = (0..32).map(|maker| {
+        let fs = fs.clone();
+        tokio::spawn(async move {
+            for index in (maker..FOLDERS).step_by(32) {
+                let name = format!("/folders-{round}/{index:0>200}");
+                fs.mkdirs(&path(&name), 0o755).await.expect("mkdirs");
+            }
+        })
+    });
+    for maker in makers.collect::<Vec<_>>() {
+        maker.await.expect("no panic");
+    }
+}
+
+/// The instrument itself: a cut that lost nothing would prove nothing.
+#[test]
+fn a_cut_loses_what_was_not_synced_and_keeps_what_was() {
+    let mut disk = match Disk::new(64) {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped, because no disk can be cut here: {why}"),
+    };
+    let [synced, unsynced] = ["synced", "unsynced"].map(|name| disk.root().join(name));
+    let file = std::fs::File::create(&synced).expect("create");
+    std::io::Write::write_all(&mut &file, b"kept").expect("write");
+    file.sync_all().expect("sync");
+    std::fs::File::open(disk.root()).and_then(|folder| folder.sync_all()).expect("sync");
+    std::fs::write(&unsynced, b"lost").expect("write");
+    drop(file);
+    disk.cut();
+    disk.unmount();
+    disk.mount().expect("mount");
+    assert_eq!(std::fs::read(synced).expect("synced"), b"kept");
+    assert_ne!(std::fs::read(unsynced).unwrap_or_default(), b"lost");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_there_after_the_power_of_all_nodes_is_cut() {
     let mut disk = match Disk::new(1500) {
@@ -67,7 +106,7 @@ async fn what_was_acknowledged_is_there_after_the_power_of_all_nodes_is_cut() {
     let mut seed = Seed::from_env(31);
     let mut cluster = Cluster::start(Options {
         folder: Some(disk.root().join("cluster")),
-        namenode: "checkpoint_journal_bytes = 200000".into(),
+        namenode: "checkpoint_journal_bytes = 1048576\njournal_segment_bytes = 4194304".into(),
         ..Options::default()
     })
     .await;
@@ -75,6 +114,7 @@ async fn what_was_acknowledged_is_there_after_the_power_of_all_nodes_is_cut() {
     for round in 0..6 {
         let config = client::Config { retry_total_ms: 1_000, ..client::Config::default() };
         let fs = cluster.fs_with(config).await;
+        make_folders(&fs, round).await;
         let before = acknowledged.lock().expect("no panic").len();
         let writer = write_until_the_end(fs, seed.clone(), round, acknowledged.clone());
         let writer = tokio::spawn(writer);
@@ -92,6 +132,10 @@ async fn what_was_acknowledged_is_there_after_the_power_of_all_nodes_is_cut() {
         cluster.start_all();
         cluster.until_alive(3).await;
         let fs = cluster.fs().await;
+        for earlier in 0..=round {
+            let made = fs.list(&path(&format!("/folders-{earlier}"))).await.expect("list").len();
+            assert_eq!(made, FOLDERS, "round {round}: folders of round {earlier}");
+        }
         let acknowledged = acknowledged.lock().expect("no panic").clone();
         for (name, bytes) in &acknowledged {
             let found = fs.read_all(&path(name), 16 << 20).await;

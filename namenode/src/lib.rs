@@ -14,17 +14,17 @@
 //! | [`front`] | gRPC services, HTTP status, the reserved Hadoop RPC port |
 //! | [`server`] | the shell: folder, log, timers, listeners |
 
-pub mod cluster;
 mod checkpoint;
+pub mod cluster;
 mod coding;
+pub mod config;
+pub mod front;
 mod journal;
 pub mod log;
 pub mod op;
-pub mod state;
-pub mod serving;
-pub mod config;
-pub mod front;
 pub mod server;
+pub mod serving;
+pub mod state;
 
 pub use config::Config;
 pub use server::{Handle, start};

@@ -245,7 +245,7 @@ impl Cluster {
         let kvservers = self.kvservers.iter_mut().filter_map(Option::take);
         let datanodes = self.datanodes.iter_mut().filter_map(Option::take);
         let all: Vec<_> = kvservers.chain(datanodes).chain(self.namenode.take()).collect();
-        all.into_iter().fold(true, |well, process| process.terminate() && well)
+        all.into_iter().map(Process::terminate).filter(|well| !well).count() == 0
     }
 
     /// Starts the NameNode, at the address it had before.

@@ -3,6 +3,8 @@
 //! The tests themselves are one binary per kind: `it/` (clusters whose processes are killed), `powercut/` (file
 //! systems whose power is cut). Nothing here is part of the product, and nothing in the product depends on it.
 
+#![allow(clippy::print_stdout, reason = "tests print their seeds and why they are skipped")]
+
 pub mod cluster;
 pub mod powercut;
 pub mod seed;

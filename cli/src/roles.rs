@@ -136,7 +136,8 @@ pub async fn namenode(context: &Context, out: &mut Out) -> Result<()> {
             ("hadoop", &node.hadoop_rpc_addr()),
         ],
     )?;
-    until_stopped(&mut stop, node.shutdown()).await
+    let reason = until_told(&mut stop, namenode_ended(&node)).await;
+    stop_within(&mut stop, node.shutdown(), reason).await
 }
 
 /// Runs `granary datanode`.
@@ -155,7 +156,8 @@ pub async fn datanode(context: &Context, out: &mut Out) -> Result<()> {
             ("http", &node.http_addr()),
         ],
     )?;
-    until_stopped(&mut stop, node.shutdown()).await
+    let reason = until_told(&mut stop, datanode_ended(&node)).await;
+    stop_within(&mut stop, node.shutdown(), reason).await
 }
 
 /// Runs `granary kvserve`.
@@ -174,7 +176,8 @@ pub async fn kvserve(context: &Context, out: &mut Out) -> Result<()> {
             ("http", &node.http_addr()),
         ],
     )?;
-    until_stopped(&mut stop, node.shutdown()).await
+    let reason = until_told(&mut stop, std::future::pending()).await;
+    stop_within(&mut stop, node.shutdown(), reason).await
 }
 
 /// Listens for signals before anything is started, so that none comes too early.
@@ -188,18 +191,41 @@ fn ready(out: &mut Out, told: &[(&str, &dyn Display)]) -> Result<()> {
     out.flush()
 }
 
-/// Waits for a signal, then for a graceful stop; a second signal ends the process at once.
-pub async fn until_stopped<E: Into<Failure>>(
+/// Waits for a signal, or for the role to end by itself: then the reason.
+pub async fn until_told(stop: &mut Stop, ended: impl Future<Output = Failure>) -> Option<Failure> {
+    tokio::select! {
+        signal = stop.next() => {
+            tracing::info!(signal, "stopping");
+            None
+        }
+        failure = ended => Some(failure),
+    }
+}
+
+/// Waits for a graceful stop; a further signal ends the process at once.
+pub async fn stop_within<E: Into<Failure>>(
     stop: &mut Stop,
     shutdown: impl Future<Output = std::result::Result<(), E>>,
+    reason: Option<Failure>,
 ) -> Result<()> {
-    let signal = stop.next().await;
-    tracing::info!(signal, "stopping");
-    tokio::select! {
+    let stopped = tokio::select! {
         stopped = shutdown => stopped.map_err(Into::into),
         signal = stop.next() => {
             note(format_args!("granary: {signal} again: stopping at once"));
             Err(Failure::silent(Exit::Interrupted))
         }
-    }
+    };
+    reason.map_or(stopped, Err)
+}
+
+/// A NameNode that stopped by itself.
+pub async fn namenode_ended(node: &namenode::Handle) -> Failure {
+    node.failed().await;
+    let message = "the NameNode stopped by itself: its log tells why. Nothing acknowledged is lost; start it again";
+    Failure::new(Exit::Failure, message)
+}
+
+/// A DataNode that a NameNode refused for good.
+pub async fn datanode_ended(node: &datanode::Handle) -> Failure {
+    node.fatal().await.into()
 }

@@ -7,7 +7,7 @@ use crate::embedded::{Cluster, ClusterFile, Ports, ports};
 use crate::failure::Result;
 use crate::output::{Align, Out, Table, note};
 use crate::progress::Progress;
-use crate::roles::{listen, until_stopped};
+use crate::roles::{listen, stop_within, until_told};
 
 /// Options of `granary up`.
 #[derive(clap::Args, Debug)]
@@ -63,7 +63,8 @@ pub async fn run(args: &UpArgs, context: &Context, out: &mut Out) -> Result<()> 
         out.line("Ctrl-C stops it; what is stored stays.")?;
     }
     out.flush()?;
-    until_stopped(&mut stop, cluster.stop()).await?;
+    let reason = until_told(&mut stop, cluster.ended()).await;
+    stop_within(&mut stop, cluster.stop(), reason).await?;
     note("stopped");
     Ok(())
 }

@@ -150,11 +150,11 @@ impl Attachment {
     }
 
     fn heartbeat(&self, reports: &[Report]) -> Message {
-        let (capacity_bytes, free_bytes) = self.folder.disk_bytes().unwrap_or_default();
+        let (capacity_bytes, _free) = self.folder.disk_bytes().unwrap_or_default();
         Message::Heartbeat(KvserveHeartbeat {
             versions: reports.iter().map(|report| self.server_version(report)).collect(),
             capacity_bytes,
-            used_bytes: capacity_bytes.saturating_sub(free_bytes),
+            used_bytes: reports.iter().map(|report| report.bytes_done).sum(),
         })
     }
 

@@ -24,7 +24,7 @@ use crate::connect::Context;
 use crate::embedded::{Ports, ports};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Out, note};
-use crate::roles::{listen, until_stopped};
+use crate::roles::{listen, stop_within, until_told};
 use crate::units;
 
 /// Options of `granary demo`.
@@ -88,7 +88,8 @@ pub async fn run(args: &DemoArgs, context: &Context, out: &mut Out) -> Result<()
             steps::next_commands(&cluster, &dir, stays, out)?;
             out.flush()?;
             if stays {
-                until_stopped(&mut stop, cluster.stop()).await
+                let reason = until_told(&mut stop, cluster.ended()).await;
+                stop_within(&mut stop, cluster.stop(), reason).await
             } else {
                 cluster.stop().await
             }

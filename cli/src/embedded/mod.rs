@@ -21,6 +21,7 @@ pub use ports::Ports;
 
 use crate::config::{Origin, Settings};
 use crate::failure::{Exit, Failure, Result};
+use crate::roles::{datanode_ended, namenode_ended};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -94,6 +95,15 @@ impl Cluster {
                 return Err(Failure::new(Exit::Unreachable, message));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Waits until a role ends by itself, and tells why.
+    pub async fn ended(&self) -> Failure {
+        let datanodes = self.datanodes.iter().map(|node| Box::pin(datanode_ended(node)));
+        tokio::select! {
+            failure = namenode_ended(&self.namenode) => failure,
+            (failure, ..) = futures_util::future::select_all(datanodes) => failure,
         }
     }
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::show::ConfigArgs;
 use crate::fs::FsCommand;
-use crate::{completions, demo, help, job, kv, load, mounting, roles, status, store, table, up};
+use crate::{bench, completions, demo, help, job, kv, load, mounting, roles, status, store, table, up};
 
 const TEMPLATE: &str = "\
 {about}
@@ -34,6 +34,7 @@ Jobs and stores:
 
 Operate:
   status       Show nodes, capacity, blocks and stores
+  bench        Measure the cluster beside what this machine gives
   config       Show the configuration in force and where each value comes from
   completions  Print completions for a shell
   help         Explain a command, or: exit-codes, clusters, configuration
@@ -128,6 +129,8 @@ pub enum Command {
     Table(table::TableCommand),
     /// Show nodes, capacity, blocks and stores
     Status(status::StatusArgs),
+    /// Measure the cluster beside what this machine gives
+    Bench(bench::BenchArgs),
     /// Show the configuration in force and where each value comes from
     Config(ConfigArgs),
     /// Print completions for a shell

@@ -10,12 +10,14 @@
 //! | [`fs`], [`job`], [`load`], [`kv`], [`store`], [`table`], [`status`], [`mounting`] | commands |
 //! | [`roles`], [`up`], [`embedded`] | servers in this process |
 //! | [`demo`] | the main job from end to end |
+//! | [`bench`] | what the cluster does per second, beside what the machine gives |
 //! | [`resp`], [`signals`] | a small Redis client; Ctrl-C and SIGTERM |
 //!
 //! Invariant: standard output is written by [`output`] alone, and holds results only; everything else goes to standard
 //! error. No crate depends on this one.
 
 mod args;
+mod bench;
 mod completions;
 mod config;
 mod connect;
@@ -127,6 +129,7 @@ async fn run(command: &Command, context: &Context, out: &mut Out) -> Result<()> 
         Command::Store(command) => store::run(command, context, out).await,
         Command::Table(command) => table::run(command, out),
         Command::Status(args) => status::run(args, context, out).await,
+        Command::Bench(args) => bench::run(args, context, out).await,
         Command::Config(args) => config::show::run(args, &context.settings, out),
         Command::Completions(args) => completions::run(args, out),
         Command::Help(args) => help::run(args, out),

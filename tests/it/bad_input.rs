@@ -205,3 +205,26 @@ async fn a_port_in_use_a_folder_in_use_and_a_folder_that_is_a_file_are_named_in_
     let said = failing(&["namenode", "--set", &file, "--set", free]);
     assert!(said.contains("a-file"), "{said}");
 }
+
+#[test]
+fn a_folder_without_permission_is_named_in_the_error() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().expect("folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("permissions");
+    let dir = format!("namenode.dir={}", folder.path().join("namenode").display());
+    let set = ["--set", &dir, "--set", "namenode.grpc_addr=127.0.0.1:0"];
+    let mut command = Command::new(granary());
+    let output = command.arg("namenode").args(set).uid(NOBODY).gid(NOBODY).output();
+    let output = match output {
+        Ok(output) => output,
+        // Not root, or the binary lies where nobody may not look.
+        Err(error) => return println!("skipped, because no other user can run granary: {error}"),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    let folder = folder.path().display().to_string();
+    assert!(said.contains(&folder) && said.to_lowercase().contains("permission"), "{said}");
+}

@@ -172,8 +172,13 @@ impl Attachment {
             self.start("invalidate", async move {
                 for block in commands.invalidate {
                     let stamp = GenerationStamp(block.generation_stamp);
-                    if let Err(error) = store.delete(BlockId(block.id), stamp).await {
-                        tracing::warn!(%error, "a replica was not deleted");
+                    match store.delete(BlockId(block.id), stamp).await {
+                        // This node is stopping: its next report brings the command again.
+                        Err(error) if error.code == Code::Unavailable => break,
+                        Err(error) => {
+                            tracing::warn!(block = block.id, %error, "a replica was not deleted");
+                        }
+                        Ok(_) => {}
                     }
                 }
             });

@@ -1,18 +1,20 @@
 //! External sort: more records than memory holds, ordered by partition and key.
 //!
-//! A [`Sorter`] gathers records in one arena. When that is full it is sorted and spilled to a local file as a *run*;
-//! [`Sorter::finish`] gives [`Sorted`], whose records are merged from the runs and what is still in memory while they
-//! are read. Too many runs are merged into longer ones on the way, so that a merge has a bounded number of sources.
+//! A [`Sorter`] gathers records in one small arena, which the processor's caches hold. When that is full it is sorted and
+//! set aside as a *run*, in memory and in short form: sorted neighbours share most of their keys. When the memory is
+//! full, its runs are merged into one in a local file. [`Sorter::finish`] gives [`Sorted`], whose records are merged from
+//! all runs and the arena while they are read. Too many files are merged into longer ones on the way, so that a merge has
+//! a bounded number of sources.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `buffer` | records in memory |
-//! | `run` | a spilled run: its bytes, its checksums |
+//! | `buffer` | records as they come |
+//! | `run` | a sorted run: its bytes, its checksums |
 //! | [`merge`] | many sorted sources as one |
 //! | [`group`] | equal keys as one group, whose values are streamed |
 //!
 //! Memory: [`SorterOptions::memory_bytes`], and one record if a single one is larger; while merging, about 64 KiB per
-//! run (more where a record is larger). Runs are files without a name: nothing is left of them however the process ends.
+//! file (more where a record is larger). Files have no name: nothing is left of them however the process ends.
 //!
 //! ```
 //! use client::job::sort::{Sorter, SorterOptions};
@@ -49,8 +51,12 @@ pub use merge::Merged;
 use merge::Source;
 use run::{Run, RunWriter};
 
-/// Runs of one level that are merged into one of the next.
+/// Files of one level that are merged into one of the next.
 const FAN_IN: usize = 64;
+/// Of the memory, the part that is sorted at once: one in so many, and at least [`SEGMENT_BYTES_MIN`]. Many small sorts
+/// and a merge take two thirds of the time of one large sort, which waits for memory.
+const SEGMENTS: usize = 64;
+const SEGMENT_BYTES_MIN: usize = 2 << 20;
 
 /// The order of records with equal partition and key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +81,7 @@ pub struct SorterOptions {
     pub temp_dir: PathBuf,
     /// The order of records with equal keys.
     pub ties: Ties,
-    /// Applied to each group of equal keys whenever records are spilled or runs are merged into longer ones.
+    /// Applied to each group of equal keys whenever records are set aside, and when runs are merged into longer ones.
     pub combiner: Option<Combiner>,
 }
 
@@ -119,16 +125,29 @@ pub struct SortStats {
 pub struct Sorter {
     options: SorterOptions,
     buffer: Buffer,
-    /// `levels[n]`: runs that went through `n` merges, oldest first. Higher levels are older.
+    /// What the buffer may take.
+    segment_bytes: usize,
+    /// Runs in memory, oldest first; all are younger than those in files.
+    recent: Vec<Run>,
+    recent_bytes: usize,
+    /// `levels[n]`: files that went through `n` merges, oldest first. Higher levels are older.
     levels: Vec<Vec<Run>>,
     stats: SortStats,
 }
 
 impl Sorter {
     /// An empty one.
-    pub fn new(mut options: SorterOptions) -> Self {
-        options.memory_bytes = options.memory_bytes.min(BUFFER_BYTES_MAX);
-        Self { options, buffer: Buffer::default(), levels: Vec::new(), stats: SortStats::default() }
+    pub fn new(options: SorterOptions) -> Self {
+        let segment = (options.memory_bytes / SEGMENTS).max(SEGMENT_BYTES_MIN);
+        Self {
+            buffer: Buffer::default(),
+            segment_bytes: segment.min(options.memory_bytes / 2).min(BUFFER_BYTES_MAX),
+            options,
+            recent: Vec::new(),
+            recent_bytes: 0,
+            levels: Vec::new(),
+            stats: SortStats::default(),
+        }
     }
 
     /// Adds a record to partition 0.
@@ -143,12 +162,11 @@ impl Sorter {
         if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
             return Err(too_large(key, value));
         }
-        let budget = self.options.memory_bytes;
-        if self.buffer.bytes() + Buffer::bytes_of(key, value) > budget && self.buffer.records() > 0
-        {
-            self.spill()?;
+        let full = self.buffer.bytes() + Buffer::bytes_of(key, value) > self.segment_bytes;
+        if full && self.buffer.records() > 0 {
+            self.set_aside()?;
         }
-        self.buffer.push(partition, key, value, budget);
+        self.buffer.push(partition, key, value, self.segment_bytes);
         self.stats.records += 1;
         self.stats.bytes += (key.len() + value.len()) as u64;
         Ok(())
@@ -162,13 +180,14 @@ impl Sorter {
     /// Sorts what is still in memory.
     pub fn finish(mut self) -> Result<Sorted> {
         self.buffer.sort(self.options.ties);
-        let runs = self.levels.into_iter().rev().flatten().collect();
+        let runs = self.levels.into_iter().rev().flatten().chain(self.recent).collect();
         Ok(Sorted { buffer: self.buffer, runs, ties: self.options.ties, stats: self.stats })
     }
 
-    fn spill(&mut self) -> Result<()> {
+    /// Makes what the buffer holds a run in memory, and spills the runs if that is full.
+    fn set_aside(&mut self) -> Result<()> {
         self.buffer.sort(self.options.ties);
-        let mut out = RunWriter::new(&self.options.temp_dir)?;
+        let mut out = RunWriter::to_memory();
         let mut start = 0;
         while start < self.buffer.records() {
             let partition = self.buffer.partition_of(start);
@@ -178,12 +197,22 @@ impl Sorter {
             write_partition(&mut out, partition, vec![source], &self.options)?;
         }
         self.buffer.clear();
-        self.stats.spills += 1;
         let run = out.finish()?;
+        self.recent_bytes += run.bytes as usize;
+        self.recent.push(run);
+        let room = self.options.memory_bytes.saturating_sub(self.segment_bytes);
+        if self.recent_bytes > room { self.spill() } else { Ok(()) }
+    }
+
+    /// Merges the runs in memory into one in a file.
+    fn spill(&mut self) -> Result<()> {
+        self.recent_bytes = 0;
+        let run = merge_runs(&std::mem::take(&mut self.recent), &self.options)?;
+        self.stats.spills += 1;
         self.keep(0, run)
     }
 
-    /// Keeps a run. A level that is full becomes one run of the next.
+    /// Keeps a file. A level that is full becomes one run of the next.
     fn keep(&mut self, level: usize, run: Run) -> Result<()> {
         self.stats.spilled_bytes += run.bytes;
         if self.levels.len() == level {
@@ -203,7 +232,7 @@ fn merge_runs(runs: &[Run], options: &SorterOptions) -> Result<Run> {
     let mut partitions: Vec<u16> = runs.iter().flat_map(Run::partitions).collect();
     partitions.sort_unstable();
     partitions.dedup();
-    let mut out = RunWriter::new(&options.temp_dir)?;
+    let mut out = RunWriter::to_file(&options.temp_dir)?;
     for partition in partitions {
         let sources = runs.iter().map(|run| Source::Run(run.read(partition))).collect();
         write_partition(&mut out, partition, sources, options)?;
@@ -261,7 +290,7 @@ impl Combined<'_> {
     }
 }
 
-/// Sorted records: runs on disk, and the rest in memory. May be read any number of times.
+/// Sorted records: runs in files and in memory, and what came last. May be read any number of times.
 #[derive(Debug)]
 pub struct Sorted {
     buffer: Buffer,

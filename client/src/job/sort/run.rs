@@ -1,7 +1,7 @@
-//! A sorted run on local disk: what a sorter spills, and what a merge reads.
+//! A sorted run, in memory or on local disk: what a sorter sets aside, and what a merge reads.
 //!
 //! ```text
-//! block block block ...           one file, without a name: it is gone when the process is
+//! block block block ...           in memory; or one file, without a name: it is gone when the process is
 //!
 //! block    bytes of the records u32 | number of records u32 | crc32 of both and of the records u32 | records
 //! record   bytes of the key shared with the record before u32 | bytes of the rest | bytes of the value (varints)
@@ -12,6 +12,7 @@
 //! begins is kept in memory: a run never outlives the process that wrote it. Nothing is handed out of a block before
 //! its checksum was compared, and any bytes give records or an error.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -34,10 +35,16 @@ const WRITE_BYTES: usize = 1 << 20;
 /// A finished run.
 #[derive(Debug)]
 pub(super) struct Run {
-    file: File,
+    store: Store,
     /// Where the blocks of each partition begin and end, by partition.
     parts: Vec<Part>,
     pub bytes: u64,
+}
+
+#[derive(Debug)]
+enum Store {
+    Memory(Vec<u8>),
+    File(File),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +60,10 @@ impl Run {
         let found = self.parts.binary_search_by_key(&partition, |part| part.partition);
         let (at, end) = found.map_or((0, 0), |i| (self.parts[i].start, self.parts[i].end));
         RunReader {
-            file: &self.file,
+            store: &self.store,
             at,
             end,
-            block: Vec::new(),
+            block: Cow::Borrowed(&[]),
             position: 0,
             left: 0,
             key: Vec::new(),
@@ -67,7 +74,10 @@ impl Run {
     /// The file itself, to damage it.
     #[cfg(test)]
     pub fn file_for_test(&self) -> &File {
-        &self.file
+        match &self.store {
+            Store::File(file) => file,
+            Store::Memory(_) => panic!("this run is in memory"),
+        }
     }
 
     /// The partitions that have records, ascending.
@@ -78,7 +88,7 @@ impl Run {
 
 /// Writes a run.
 pub(super) struct RunWriter {
-    out: io::BufWriter<File>,
+    out: Out,
     at: u64,
     parts: Vec<Part>,
     block: Vec<u8>,
@@ -86,19 +96,33 @@ pub(super) struct RunWriter {
     last_key: Vec<u8>,
 }
 
+enum Out {
+    Memory(Vec<u8>),
+    File(io::BufWriter<File>),
+}
+
 impl RunWriter {
     /// Starts a run in a file without a name in `folder`.
-    pub fn new(folder: &Path) -> Result<Self> {
+    pub fn to_file(folder: &Path) -> Result<Self> {
         let file = unnamed_file(folder)
             .map_err(|e| Error::io(format!("spill to {}", folder.display()), &e))?;
-        Ok(Self {
-            out: io::BufWriter::with_capacity(WRITE_BYTES, file),
+        Ok(Self::new(Out::File(io::BufWriter::with_capacity(WRITE_BYTES, file))))
+    }
+
+    /// Starts a run in memory.
+    pub fn to_memory() -> Self {
+        Self::new(Out::Memory(Vec::new()))
+    }
+
+    fn new(out: Out) -> Self {
+        Self {
+            out,
             at: 0,
             parts: Vec::new(),
             block: vec![0; HEADER_BYTES],
             records: 0,
             last_key: Vec::new(),
-        })
+        }
     }
 
     /// Adds a record. The caller gives them in order of partition and key.
@@ -122,8 +146,16 @@ impl RunWriter {
     /// Writes what is left.
     pub fn finish(mut self) -> Result<Run> {
         self.end_block()?;
-        let file = self.out.into_inner().map_err(|e| spill_error(self.at, e.error()))?;
-        Ok(Run { file, parts: self.parts, bytes: self.at })
+        let store = match self.out {
+            Out::Memory(mut bytes) => {
+                bytes.shrink_to_fit();
+                Store::Memory(bytes)
+            }
+            Out::File(out) => {
+                Store::File(out.into_inner().map_err(|e| spill_error(self.at, e.error()))?)
+            }
+        };
+        Ok(Run { store, parts: self.parts, bytes: self.at })
     }
 
     fn end_block(&mut self) -> Result<()> {
@@ -135,7 +167,10 @@ impl RunWriter {
         self.block[4..8].copy_from_slice(&self.records.to_le_bytes());
         let crc = block_crc(&self.block[..8], &self.block[HEADER_BYTES..]);
         self.block[8..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
-        self.out.write_all(&self.block).map_err(|e| spill_error(self.at, &e))?;
+        match &mut self.out {
+            Out::Memory(bytes) => bytes.extend_from_slice(&self.block),
+            Out::File(out) => out.write_all(&self.block).map_err(|e| spill_error(self.at, &e))?,
+        }
         self.at += self.block.len() as u64;
         self.parts.last_mut().expect("a record has a partition").end = self.at;
         self.block.truncate(HEADER_BYTES);
@@ -147,17 +182,17 @@ impl RunWriter {
 /// Reads one partition of a run, record by record.
 #[derive(Debug)]
 pub(super) struct RunReader<'a> {
-    file: &'a File,
+    store: &'a Store,
     at: u64,
     end: u64,
-    block: Vec<u8>,
+    block: Cow<'a, [u8]>,
     position: usize,
     left: u32,
     key: Vec<u8>,
     value: std::ops::Range<usize>,
 }
 
-impl RunReader<'_> {
+impl<'a> RunReader<'a> {
     /// Goes to the next record. False at the end.
     pub fn advance(&mut self) -> Result<bool> {
         if self.left == 0 {
@@ -207,20 +242,18 @@ impl RunReader<'_> {
     }
 
     fn read_block(&mut self) -> Result<()> {
-        let mut header = [0; HEADER_BYTES];
         if self.end - self.at < HEADER_BYTES as u64 {
             return Err(self.damaged("a block's header that is cut short"));
         }
-        self.read_exact_at(&mut header, self.at)?;
+        let header = self.bytes_at(self.at, HEADER_BYTES, Cow::Borrowed(&[]))?;
         let word = |i: usize| u32::from_le_bytes(header[i..i + 4].try_into().expect("4 bytes"));
         let (bytes, records, crc) = (word(0) as usize, word(4), word(8));
         let room = self.end - self.at - HEADER_BYTES as u64;
         if bytes > BLOCK_BYTES_MAX || bytes as u64 > room || records == 0 {
             return Err(self.damaged("a block's header that cannot be"));
         }
-        let mut block = std::mem::take(&mut self.block);
-        block.resize(bytes, 0);
-        self.read_exact_at(&mut block, self.at + HEADER_BYTES as u64)?;
+        let old = std::mem::take(&mut self.block);
+        let block = self.bytes_at(self.at + HEADER_BYTES as u64, bytes, old)?;
         if block_crc(&header[..8], &block) != crc {
             return Err(self.damaged("a block whose checksum differs"));
         }
@@ -232,17 +265,33 @@ impl RunReader<'_> {
         Ok(())
     }
 
-    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, at).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => self.damaged("a file that is cut short"),
-            _ => Error::io(format!("read a spilled run at offset {at}"), &e),
-        })
+    /// Bytes of the run; `room` is used again where they must be read.
+    fn bytes_at(&self, at: u64, bytes: usize, room: Cow<'a, [u8]>) -> Result<Cow<'a, [u8]>> {
+        match self.store {
+            Store::Memory(all) => {
+                let found = usize::try_from(at).ok().and_then(|at| all.get(at..at + bytes));
+                found.map(Cow::Borrowed).ok_or_else(|| self.damaged("a part that is cut short"))
+            }
+            Store::File(file) => {
+                let mut buffer = match room {
+                    Cow::Owned(buffer) => buffer,
+                    Cow::Borrowed(_) => Vec::new(),
+                };
+                buffer.resize(bytes, 0);
+                file.read_exact_at(&mut buffer, at).map_err(|e| match e.kind() {
+                    io::ErrorKind::UnexpectedEof => self.damaged("a file that is cut short"),
+                    _ => Error::io(format!("read a spilled run at offset {at}"), &e),
+                })?;
+                Ok(Cow::Owned(buffer))
+            }
+        }
     }
 
     fn damaged(&self, what: &str) -> Error {
         let message = format!(
-            "a spilled run of the sort has {what} before offset {}: the local disk is not to be trusted",
-            self.at
+            "a run of the sort has {what} before offset {}: this machine's {} is not to be trusted",
+            self.at,
+            if matches!(self.store, Store::File(_)) { "disk" } else { "memory" }
         );
         Error::new(Code::Corrupt, message)
     }

@@ -5,7 +5,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn write(records: &[(u16, &[u8], &[u8])]) -> Run {
-    let mut writer = RunWriter::new(folder().path()).unwrap();
+    let mut writer = RunWriter::to_file(folder().path()).unwrap();
     for (partition, key, value) in records {
         writer.add(*partition, key, value).unwrap();
     }
@@ -23,7 +23,7 @@ fn read(run: &Run, partition: u16) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 fn bytes(run: &Run) -> Vec<u8> {
     let mut bytes = vec![0; run.bytes as usize];
-    run.file.read_exact_at(&mut bytes, 0).unwrap();
+    run.file_for_test().read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
 
@@ -55,6 +55,21 @@ fn golden_bytes() {
 }
 
 #[test]
+fn a_run_in_memory_has_the_same_bytes() {
+    let mut writer = RunWriter::to_memory();
+    for (partition, key, value) in SMALL {
+        writer.add(*partition, key, value).unwrap();
+    }
+    let run = writer.finish().unwrap();
+    let Store::Memory(in_memory) = &run.store else { panic!("not in memory") };
+    let file = write(SMALL);
+    assert_eq!(*in_memory, bytes(&file));
+    for partition in 0..5 {
+        assert_eq!(read(&run, partition).unwrap(), read(&file, partition).unwrap());
+    }
+}
+
+#[test]
 fn each_partition_gives_its_own_records() {
     let run = write(SMALL);
     assert_eq!(run.partitions().collect::<Vec<_>>(), [0, 3]);
@@ -73,13 +88,13 @@ fn a_flipped_bit_at_any_offset_is_an_error() {
     let good = bytes(&run);
     for (offset, byte) in good.into_iter().enumerate() {
         for bit in 0..8 {
-            run.file.write_all_at(&[byte ^ (1 << bit)], offset as u64).unwrap();
+            run.file_for_test().write_all_at(&[byte ^ (1 << bit)], offset as u64).unwrap();
             let results = [read(&run, 0), read(&run, 3)];
             let bad: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
             assert!(!bad.is_empty(), "offset {offset}, bit {bit}: undetected");
             assert!(bad.iter().all(|e| e.code == Code::Corrupt), "offset {offset}: {bad:?}");
         }
-        run.file.write_all_at(&[byte], offset as u64).unwrap();
+        run.file_for_test().write_all_at(&[byte], offset as u64).unwrap();
     }
 }
 
@@ -87,7 +102,7 @@ fn a_flipped_bit_at_any_offset_is_an_error() {
 fn a_file_cut_at_any_length_is_an_error() {
     for length in 0..write(SMALL).bytes {
         let run = write(SMALL);
-        run.file.set_len(length).unwrap();
+        run.file_for_test().set_len(length).unwrap();
         let results = [read(&run, 0), read(&run, 3)];
         assert!(results.iter().any(|r| matches!(r, Err(e) if e.code == Code::Corrupt)), "{length}");
     }
@@ -96,7 +111,7 @@ fn a_file_cut_at_any_length_is_an_error() {
 #[test]
 fn large_records_and_many_blocks_come_back() {
     let big = vec![7; 300_000];
-    let mut writer = RunWriter::new(folder().path()).unwrap();
+    let mut writer = RunWriter::to_file(folder().path()).unwrap();
     for number in 0..20_000u32 {
         let value = if number % 5_000 == 0 { &big[..] } else { b"small" };
         writer.add(1, format!("key-{number:08}").as_bytes(), value).unwrap();
@@ -111,7 +126,7 @@ fn large_records_and_many_blocks_come_back() {
 #[test]
 fn a_spill_leaves_no_name_in_the_folder() {
     let folder = folder();
-    let mut writer = RunWriter::new(folder.path()).unwrap();
+    let mut writer = RunWriter::to_file(folder.path()).unwrap();
     writer.add(0, b"k", b"v").unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     writer.finish().unwrap();
@@ -119,6 +134,6 @@ fn a_spill_leaves_no_name_in_the_folder() {
 
 #[test]
 fn a_folder_that_is_not_there_is_named_in_the_error() {
-    let error = RunWriter::new(Path::new("/not/there")).err().unwrap();
+    let error = RunWriter::to_file(Path::new("/not/there")).err().unwrap();
     assert!(error.message.contains("/not/there"), "{error}");
 }

@@ -63,6 +63,8 @@ pub struct ReplicaFiles {
     tail: Vec<u8>,
     /// Up to here writing back was started.
     written_back: u64,
+    /// Whether there may be a [`SyncRecord`].
+    may_have_record: bool,
 }
 
 /// How far a write came.
@@ -87,7 +89,16 @@ impl ReplicaFiles {
         meta.write_all_at(&meta::encode_header(NATIVE), 0)
             .map_err(|e| volume.io_error(format_args!("write {}", paths.meta.display()), &e))?;
         let volume = volume.clone();
-        Ok(Self { volume, paths, data, meta, written: 0, tail: Vec::new(), written_back: 0 })
+        Ok(Self {
+            volume,
+            paths,
+            data,
+            meta,
+            written: 0,
+            tail: Vec::new(),
+            written_back: 0,
+            may_have_record: false,
+        })
     }
 
     /// Files that hold at least `length` bytes; what is beyond is cut off. The last chunk is verified.
@@ -101,9 +112,16 @@ impl ReplicaFiles {
         let (data, meta) = (open(&paths.data)?, open(&paths.meta)?);
         check_header(&meta, &paths.meta)?;
         let volume = volume.clone();
-        let mut files =
-            Self { volume, paths, data, meta, written: length, tail: Vec::new(), written_back: 0 };
-        files.written_back = length;
+        let mut files = Self {
+            volume,
+            paths,
+            data,
+            meta,
+            written: length,
+            tail: Vec::new(),
+            written_back: length,
+            may_have_record: true,
+        };
         files.truncate(length)?;
         Ok(files)
     }
@@ -116,6 +134,11 @@ impl ReplicaFiles {
     /// The files were moved.
     pub fn moved(&mut self, paths: Paths) {
         self.paths = paths;
+    }
+
+    /// Whether there may be a record of a sync within a chunk. Only then is it looked for when the replica is finished.
+    pub fn may_have_record(&self) -> bool {
+        self.may_have_record
     }
 
     /// Bytes in the files.
@@ -170,9 +193,10 @@ impl ReplicaFiles {
     }
 
     /// Makes durable what a replica being written holds: data, checksums, and their names.
-    pub fn sync_open(&self) -> Result<()> {
+    pub fn sync_open(&mut self) -> Result<()> {
         self.sync()?;
         if let Some(sum) = self.tail_sum() {
+            self.may_have_record = true;
             SyncRecord { length: self.written, tail_sum: sum }.store(&self.paths.synced).map_err(
                 |error| {
                     let path = self.paths.synced.display();

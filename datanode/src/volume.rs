@@ -6,7 +6,7 @@
 //! who wait while one runs are served by the next one. Which replicas are here is the store's knowledge, not this
 //! module's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,8 @@ pub struct Volume {
     used_bytes: AtomicU64,
     promised_bytes: AtomicU64,
     syncs: Mutex<HashMap<PathBuf, Arc<GroupSync>>>,
+    /// Sub-folders that are there, durably: made or looked at since the start.
+    prepared: Mutex<BTreeSet<Folder>>,
 }
 
 impl Volume {
@@ -129,6 +131,7 @@ impl Volume {
             used_bytes: AtomicU64::new(0),
             promised_bytes: AtomicU64::new(0),
             syncs: Mutex::default(),
+            prepared: Mutex::default(),
         })
     }
 
@@ -288,21 +291,30 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes a sub-folder if it is missing, durably.
+    /// Makes a sub-folder if it is missing. When this returns, it is there on stable storage, whoever made it.
+    ///
+    /// One caller at a time: a second one that only saw the folder could finish a block in it before the first one
+    /// had made the folder itself durable. For the same reason a folder that exists is synced once after a start.
     pub fn prepare_folder(&self, folder: Folder) -> Result<PathBuf> {
         let path = folder.path(&self.root);
+        let mut prepared = self.prepared.lock().expect("nobody panics while holding it");
+        if prepared.contains(&folder) {
+            return Ok(path);
+        }
         let parent = folder.parent_path(&self.root);
         for (path, holder) in
             [(&parent, layout::finalized_path(&self.root)), (&path, parent.clone())]
         {
             match std::fs::create_dir(path) {
-                Ok(()) => self.sync_folder(&holder)?,
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     return Err(self.io_error(format_args!("make {}", path.display()), &error));
                 }
             }
+            self.sync_folder(&holder)?;
         }
+        prepared.insert(folder);
         Ok(path)
     }
 

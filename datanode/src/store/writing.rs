@@ -295,7 +295,9 @@ impl Store {
         let to = Paths::new(&folder, block, stamp);
         move_files(disk, &from, &to)?;
         disk.volume.sync_folder(&folder)?;
-        remove_if_there(disk, &from.synced)?;
+        if files.may_have_record() {
+            remove_if_there(disk, &from.synced)?;
+        }
         files.moved(to);
         let compact = Compact::new(stamp, compact_length, disk.volume.number());
         self.changed_after(disk, block, touch, || self.put(block, Slot::Finalized(compact)));

@@ -225,3 +225,28 @@ fn flip_a_bit_of_the_largest_file(folder: &std::path::Path, offset: usize) {
     bytes[offset] ^= 1;
     std::fs::write(&file, bytes).expect("replica");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_writer_vanished_is_closed_with_every_flushed_byte() {
+    let limits = "lease_soft_limit_ms = 1000\nlease_hard_limit_ms = 2000".to_owned();
+    let cluster = Cluster::start(Options { namenode: limits, ..Options::default() }).await;
+    let bytes = Seed::from_env(9).bytes(9 * MIB + 12_345);
+    let writer = cluster.fs().await;
+    let mut file = writer.create(&path("/left"), small_blocks()).await.expect("create");
+    file.write(&bytes).await.expect("write");
+    file.flush().await.expect("flush");
+    // Not closed, not renewed: as if the process had died.
+    drop(file);
+    drop(writer);
+    let fs = cluster.fs().await;
+    tests::wait::until("the file is closed", Duration::from_secs(60), async || {
+        let status = fs.status(&path("/left")).await.expect("status");
+        (!status.open_for_write).then_some(())
+    })
+    .await;
+    assert_holds(&fs, "/left", &bytes).await;
+    let mut file = fs.append(&path("/left")).await.expect("append to what was recovered");
+    file.write(b"more").await.expect("write");
+    file.close().await.expect("close");
+    assert_holds(&fs, "/left", &[&bytes[..], b"more"].concat()).await;
+}

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
-use client::{CreateOptions, Error, FileReader, FileWriter, FsPath};
+use client::{CreateOptions, Error, FileReader, FileWriter, Fs, FsPath};
 use fuser::{Errno, FileAttr};
-use proto::Code;
+use proto::{Code, Kind};
 use tokio::sync::MutexGuard;
 
 use crate::attributes::is_folder;
@@ -32,6 +33,10 @@ pub(crate) struct Access {
 const STREAM_READ_BYTES_MIN: u32 = 64 << 10;
 /// Reading ahead starts if so many bytes are left.
 const STREAM_BYTES_MIN: u64 = 1 << 20;
+/// How often the length of a file whose writer is lost is asked to be settled.
+const RECOVERIES_MAX: u32 = 1000;
+/// The longest time between two of these.
+const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 impl Access {
     pub(crate) fn from_flags(flags: i32) -> Self {
@@ -185,6 +190,7 @@ impl Mounted {
         }
         let file = &handle.file;
         let mut slot = file.writer.lock().await;
+        not_failed(&handle)?;
         let position = match slot.as_ref() {
             Some(writer) => writer.position(),
             None => self.status(file.number).await?.length,
@@ -250,14 +256,18 @@ impl Mounted {
     /// durable now, and this is where the program learns if it is not.
     pub(crate) async fn flush(&self, handle: u64) -> Result<(), Errno> {
         let handle = self.file_handle(handle)?;
-        if handle.writable { self.finish_writer(&handle.file).await } else { Ok(()) }
+        if !handle.writable {
+            return Ok(());
+        }
+        self.finish_writer(&handle.file).await?;
+        not_failed(&handle)
     }
 
     pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Errno> {
         let handle = self.file_handle(handle)?;
         match handle.file.writer.lock().await.as_mut() {
             Some(writer) => writer.sync().await.map_err(told("fsync")),
-            None => Ok(()),
+            None => not_failed(&handle),
         }
     }
 
@@ -278,10 +288,7 @@ impl Mounted {
                 file.writer_closed(Some(status));
                 Ok(())
             }
-            Err(error) => {
-                file.writer_closed(None);
-                self.close_failed(file, &path, &error)
-            }
+            Err(error) => self.close_failed(file, &path, &error),
         }
     }
 
@@ -290,21 +297,43 @@ impl Mounted {
         let gone = matches!(error.code, Code::NotFound | Code::LeaseExpired | Code::Stale);
         if nameless && gone {
             // It was unlinked while open: nobody can miss its end.
+            file.writer_closed(None);
             return Ok(());
         }
+        file.writer_failed();
         tracing::warn!(%path, %error, "a file could not be closed");
-        // Let the NameNode settle its length now rather than when the lease ends.
-        let (fs, path) = (self.fs.clone(), path.clone());
-        self.runtime.spawn(async move {
-            if let Err(error) = fs.recover_lease(&path).await {
-                tracing::debug!(%path, %error, "its lease could not be recovered");
-            }
-        });
+        self.runtime.spawn(recover(self.fs.clone(), path.clone()));
         Err(errno_of(error))
     }
 
     fn file_handle(&self, handle: u64) -> Result<Arc<FileHandle>, Errno> {
         self.open.file_handle(handle).ok_or(Errno::EBADF)
+    }
+}
+
+/// `EIO` for a handle that was open when a writer was lost.
+fn not_failed(handle: &FileHandle) -> Result<(), Errno> {
+    if handle.has_failed() { Err(Errno::EIO) } else { Ok(()) }
+}
+
+/// Has the NameNode settle the length of a file whose writer is lost. It would not do so by itself: the lease is this
+/// client's, who renews it as long as any other file is open. Goes on over outages of the NameNode, for hours.
+async fn recover(fs: Fs, path: FsPath) {
+    let mut pause = Duration::from_millis(200);
+    for _ in 0..RECOVERIES_MAX {
+        match fs.recover_lease(&path).await {
+            // If it is under way, the NameNode goes on with it; asking again could hit a new writer.
+            Ok(_done) => return,
+            Err(error) if matches!(error.kind(), Kind::Retry | Kind::GoElsewhere) => {
+                tracing::debug!(%path, %error, "its lease could not be recovered yet");
+            }
+            Err(error) => {
+                tracing::debug!(%path, %error, "its lease is not recovered");
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RECOVERY_PAUSE_MAX);
     }
 }
 

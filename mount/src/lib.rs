@@ -9,7 +9,8 @@
 //!
 //! Thin: what POSIX asks and the file system can do is passed on, everything else is answered with
 //! the errno that programs know: writes that do not go on at a file's end are `EOPNOTSUPP`,
-//! symbolic links and special files `EPERM`, extended attributes `EOPNOTSUPP`. The kernel checks
+//! symbolic links and special files `EPERM`, extended attributes `EOPNOTSUPP`, and a file that was
+//! removed while it is open can be read on, but not written and read back (`ESTALE`). The kernel checks
 //! permissions by the modes it is shown. What a program wrote is complete and durable when its
 //! `close` (or `fsync`) returned, and what it opens is what was closed before.
 //!

@@ -5,7 +5,8 @@
 //! durable, and the program has been told if that failed. A handle that is written to after that (a
 //! descriptor that was passed to another process) gets a new writer that appends. The writer's lock
 //! is the order of the writes; the kernel sends the next one after the answer to the last, and an
-//! answer waits while too much is in flight.
+//! answer waits while too much is in flight. If a writer's end fails, what it had taken may be lost: every handle that
+//! was open then gets `EIO` for further writes, `fsync` and `close`; handles opened after that start afresh.
 //!
 //! Readers know a file's blocks as of their opening. They are opened anew when the file is known to
 //! have grown past them or was cut, and bytes that this mount has written but not closed are pushed
@@ -32,6 +33,8 @@ pub(crate) struct OpenFile {
     length: AtomicU64,
     /// Counts cuts: what was read before one does not hold after it.
     cuts: AtomicU64,
+    /// Counts writers that could not be closed.
+    failures: AtomicU64,
     /// As it was last seen. Answers for a file that has lost its last name.
     status: Mutex<FileStatus>,
 }
@@ -46,6 +49,7 @@ impl OpenFile {
             position: AtomicU64::new(NO_WRITER),
             length: AtomicU64::new(status.length),
             cuts: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             status: Mutex::new(status),
         }
     }
@@ -70,6 +74,12 @@ impl OpenFile {
         if let Some(status) = status {
             self.seen(status);
         }
+    }
+
+    /// The writer is gone, and what it had taken may be lost.
+    pub(crate) fn writer_failed(&self) {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+        self.writer_closed(None);
     }
 
     /// The NameNode said this of the file.
@@ -111,6 +121,8 @@ pub(crate) struct FileHandle {
     pub(crate) writable: bool,
     /// Writes go to the end, wherever the kernel believes that is.
     pub(crate) append: bool,
+    /// The file's failures when this was opened.
+    failures: u64,
     reader: Mutex<Option<OpenReader>>,
     /// Reads ahead while the program reads from front to back, as of a count of cuts.
     pub(crate) stream: tokio::sync::Mutex<Option<(Stream, u64)>>,
@@ -126,6 +138,11 @@ pub(crate) struct OpenReader {
 }
 
 impl FileHandle {
+    /// Whether bytes may be lost that were written while this was open.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failures != self.file.failures.load(Ordering::Acquire)
+    }
+
     pub(crate) fn reader(&self) -> Option<OpenReader> {
         self.reader.lock().expect("nobody panics while holding a reader").clone()
     }
@@ -179,10 +196,12 @@ impl OpenFiles {
                 file
             }
         };
+        let failures = file.failures.load(Ordering::Acquire);
         let handle = Arc::new(FileHandle {
             file,
             writable,
             append,
+            failures,
             reader: Mutex::new(None),
             stream: tokio::sync::Mutex::new(None),
             read_to: AtomicU64::new(0),
@@ -266,6 +285,18 @@ mod tests {
         assert!(open.file(20_000).is_some() && open.file_handle(first).is_none());
         open.close(second);
         assert!(open.file(20_000).is_none() && open.files().is_empty());
+    }
+
+    #[test]
+    fn a_lost_writer_is_told_to_who_had_the_file_open_and_to_nobody_after() {
+        let open = OpenFiles::default();
+        let (_, before) = open.open_file(20_000, status(5), true, false);
+        before.file.written_to(9);
+        assert!(!before.has_failed());
+        before.file.writer_failed();
+        let (_, after) = open.open_file(20_000, status(5), true, false);
+        assert!(before.has_failed() && !after.has_failed());
+        assert_eq!(after.file.position(), None);
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::Options;
 use crate::names::Mounted;
 use crate::ops::Adapter;
 
+/// How the source of every mount begins in the system's table; the NameNode's address follows.
+const SOURCE_PREFIX: &str = "granary@";
+
 /// A mounted file system. Dropping it leaves the mount in place until the process ends: call
 /// [`Session::unmount`].
 #[derive(Debug)]
@@ -34,8 +37,8 @@ pub struct Session {
 
 /// Mounts the file system on an existing folder. Requests are answered on `runtime`.
 ///
-/// Errors name the folder, and what to do where that is known: no `/dev/fuse`, no permission, not a
-/// folder.
+/// Errors name the folder, and what to do where that is known: no `/dev/fuse`, no permission, not an
+/// empty folder, or one where the file system is mounted already.
 pub fn mount(fs: Fs, runtime: Runtime, dir: &Path, options: Options) -> Result<Session> {
     let dir = check_folder(dir)?;
     let config = fuse_config(&fs, &options);
@@ -163,20 +166,39 @@ fn check_folder(dir: &Path) -> Result<PathBuf> {
     let what = || format!("mount on {}", dir.display());
     let found = dir.canonicalize().and_then(|real| Ok((real.metadata()?.is_dir(), real)));
     match found {
-        Ok((true, real)) => Ok(real),
+        Ok((true, real)) => check_unused(&real).map(|()| real),
         Ok((false, _)) => Err(Error::new(Code::NotFolder, format!("{}: not a folder", what()))),
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Err(Error::new(
             Code::Unavailable,
             format!("{}: a mount whose process has died is there: `umount` it first", what()),
         )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::new(Code::NotFound, format!("{}: there is no such folder: make it", what())))
+        }
         Err(error) => Err(Error::io(what(), &error)),
     }
+}
+
+/// Refuses a folder whose contents a mount would hide.
+fn check_unused(dir: &Path) -> Result<()> {
+    let refused = |code, why| Err(Error::new(code, format!("mount on {}: {why}", dir.display())));
+    if mount_table().as_deref().and_then(|table| found(table, dir)).is_some_and(|m| m.granary) {
+        return refused(Code::AlreadyExists, "a Granary file system is mounted there already");
+    }
+    let what = || format!("mount on {}", dir.display());
+    let mut entries = std::fs::read_dir(dir).map_err(|error| Error::io(what(), &error))?;
+    if entries.next().is_some() {
+        let why =
+            "the folder is not empty, and the mount would hide what is in it: take an empty one";
+        return refused(Code::NotEmpty, why);
+    }
+    Ok(())
 }
 
 fn fuse_config(fs: &Fs, options: &Options) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(format!("granary@{}", fs.config().namenode)),
+        MountOption::FSName(format!("{SOURCE_PREFIX}{}", fs.config().namenode)),
         MountOption::Subtype("granary".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoDev,
@@ -189,37 +211,58 @@ fn fuse_config(fs: &Fs, options: &Options) -> Config {
 }
 
 fn mount_error(dir: &Path, error: &io::Error) -> Error {
-    let hint = if !Path::new("/dev/fuse").exists() {
-        " (there is no /dev/fuse: load the kernel's module fuse, or give the container the device)"
-    } else if error.kind() == io::ErrorKind::PermissionDenied {
-        " (mounting needs root, or fusermount3 from the package fuse3)"
-    } else {
-        ""
-    };
-    let mut error = Error::io(format!("mount on {}", dir.display()), error);
-    error.message.push_str(hint);
-    error
+    const NEEDS: &str = "mounting needs root and a /dev/fuse that may be opened, \
+                         or fusermount3 from the package fuse3";
+    let what = format!("mount on {}", dir.display());
+    if !Path::new("/dev/fuse").exists() {
+        let why = "there is no /dev/fuse: load the kernel's module fuse, or give the container the device";
+        return Error::new(Code::Unsupported, format!("{what}: {why}"));
+    }
+    match error.kind() {
+        // The folder is there; what was not found is fusermount3, which is tried when root's way is closed.
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            Error::new(Code::PermissionDenied, format!("{what}: {NEEDS}"))
+        }
+        _ => Error::io(what, error),
+    }
 }
 
 /// Raises the kernel's read-ahead for this mount, which starts at 128 KiB. Needs root; without it
 /// sequential reads come in smaller requests, and are read ahead by the mount alone.
 fn set_read_ahead(dir: &Path, bytes: u64) {
-    let device = std::fs::read_to_string("/proc/self/mountinfo")
-        .ok()
-        .and_then(|table| device_of(&table, dir));
-    let Some(device) = device else { return };
+    let Some(table) = mount_table() else { return };
+    let Some(Found { device, .. }) = found(&table, dir) else { return };
     let file = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(error) = std::fs::write(&file, (bytes / 1024).to_string()) {
         tracing::debug!(file, %error, "the kernel's read-ahead stays as it is");
     }
 }
 
-/// The device `major:minor` of the last mount on `dir` in a table like `/proc/self/mountinfo`.
-fn device_of(table: &str, dir: &Path) -> Option<String> {
+/// The system's table of mounts.
+fn mount_table() -> Option<String> {
+    std::fs::read_to_string("/proc/self/mountinfo").ok()
+}
+
+/// A mount in the system's table.
+#[derive(Debug, PartialEq, Eq)]
+struct Found<'a> {
+    /// `major:minor`.
+    device: &'a str,
+    /// One of ours.
+    granary: bool,
+}
+
+/// The last mount on `dir` in a table like `/proc/self/mountinfo`.
+fn found<'a>(table: &'a str, dir: &Path) -> Option<Found<'a>> {
     table.lines().rev().find_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let (device, _root, target) = (fields.next()?, fields.next()?, fields.next()?);
-        (unescape(target) == dir.as_os_str().as_bytes()).then(|| device.to_owned())
+        let mut source = fields.skip_while(|field| *field != "-").skip(1);
+        let (kind, source) = (source.next()?, source.next()?);
+        // The kind is `fuse`, and `fuse.granary` by way of fusermount3.
+        let granary = kind.starts_with("fuse") && source.starts_with(SOURCE_PREFIX);
+        let found = Found { device, granary };
+        (unescape(target) == dir.as_os_str().as_bytes()).then_some(found)
     })
 }
 
@@ -249,14 +292,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_device_of_a_mount_is_the_last_one_on_its_folder() {
-        let table = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-                     90 22 0:50 / /mnt/a\\040b rw,nosuid - fuse.granary granary@h:1 rw\n\
-                     91 22 0:51 / /mnt/a\\040b rw,nosuid - fuse.granary granary@h:1 rw\n\
+    fn what_is_mounted_on_a_folder_is_the_last_one_there() {
+        let table = "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+                     90 22 0:50 / /mnt/a\\040b rw,nosuid - ext4 /dev/sdb1 rw\n\
+                     91 22 0:51 / /mnt/a\\040b rw,nosuid shared:2 - fuse granary@h:1 rw\n\
                      broken line\n";
-        assert_eq!(device_of(table, Path::new("/mnt/a b")).as_deref(), Some("0:51"));
-        assert_eq!(device_of(table, Path::new("/")).as_deref(), Some("8:1"));
-        assert_eq!(device_of(table, Path::new("/mnt")), None);
+        let ours = Found { device: "0:51", granary: true };
+        assert_eq!(found(table, Path::new("/mnt/a b")), Some(ours));
+        assert_eq!(found(table, Path::new("/")), Some(Found { device: "8:1", granary: false }));
+        assert_eq!(found(table, Path::new("/mnt")), None);
     }
 
     #[test]
@@ -265,5 +309,7 @@ mod tests {
         assert!(missing.code == Code::NotFound && missing.message.contains("/no/such/folder"));
         let file = check_folder(Path::new("/proc/self/exe")).unwrap_err();
         assert_eq!(file.code, Code::NotFolder);
+        let full = check_folder(Path::new("/proc/self")).unwrap_err();
+        assert!(full.code == Code::NotEmpty && full.message.contains("not empty"), "{full}");
     }
 }

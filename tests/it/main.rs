@@ -5,4 +5,5 @@ mod bad_input;
 mod files;
 mod jobs;
 mod kills;
+mod mount;
 mod serving;

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "tests print their seeds and why they are skipped")]
 
 pub mod cluster;
+pub mod mounting;
 pub mod powercut;
 pub mod seed;
 pub mod wait;

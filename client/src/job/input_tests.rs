@@ -1,3 +1,5 @@
+//! Claims about splits: every record comes once, wherever files are cut.
+
 use proptest::prelude::*;
 
 use super::*;

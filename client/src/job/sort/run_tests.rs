@@ -1,3 +1,5 @@
+//! Claims about spill runs: what is read is what was written, or an error.
+
 use super::*;
 
 fn folder() -> tempfile::TempDir {

@@ -1,3 +1,5 @@
+//! Claims about the sorter: it agrees with a plain sort, whatever spills.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::show::ConfigArgs;
 use crate::fs::FsCommand;
-use crate::{bench, completions, demo, help, job, kv, load, mounting, roles, status, store, table, up};
+use crate::{
+    bench, completions, demo, help, job, kv, load, mounting, roles, status, store, table, up,
+};
 
 const TEMPLATE: &str = "\
 {about}

@@ -82,7 +82,7 @@ pub const METRICS: &[Metric] = &[
         unit: Each,
         beside: "appends",
     },
-    Metric { id: "index", what: "inverted index of text", unit: Bytes, beside: "memory_copy" },
+    Metric { id: "index", what: "inverted index of text", unit: Bytes, beside: "disk_write" },
     Metric { id: "sort", what: "sort records", unit: Bytes, beside: "memory_copy" },
     Metric {
         id: "table",

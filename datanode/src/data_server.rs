@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::transfer::connection::Timeouts;
+use ::transfer::connection::{Pool, Timeouts};
 use ::transfer::op::{self, Request};
 use proto::hadoop::hdfs::{BlockOpResponseProto, ExtendedBlockProto};
 use proto::{BlockId, Code, Error, GenerationStamp, Result, limits};
@@ -37,6 +37,10 @@ use crate::store::Store;
 
 /// Bytes that are read ahead of small messages; packets bypass it.
 const READ_BUFFER_BYTES: usize = 8 << 10;
+/// Idle connections to other DataNodes that are kept.
+const IDLE_MAX: usize = 64;
+/// How long they are kept, in milliseconds.
+const IDLE_MS: u64 = 10_000;
 /// Requests that are known to exist and are not served: metadata, replace, copy, shared memory, block groups.
 const UNSUPPORTED_OPS: [u8; 6] = [82, 83, 84, 88, 89, 90];
 
@@ -95,6 +99,8 @@ pub struct DataServer {
     limits: Limits,
     counters: Counters,
     slots: Arc<Semaphore>,
+    /// Idle connections to other DataNodes: the next block of a pipeline often takes the same way.
+    pool: Arc<Pool>,
 }
 
 /// Whether a connection can take another request.
@@ -114,7 +120,8 @@ impl DataServer {
     /// A server of these replicas.
     pub fn new(store: Arc<Store>, limits: Limits) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(limits.transfers_max));
-        Arc::new(Self { store, limits, counters: Counters::default(), slots })
+        let pool = Arc::new(Pool::new(limits.timeouts, IDLE_MAX, IDLE_MS));
+        Arc::new(Self { store, limits, counters: Counters::default(), slots, pool })
     }
 
     /// What it counted.

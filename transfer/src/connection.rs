@@ -3,7 +3,8 @@
 //! A read leaves its connection usable, and the next read of the same DataNode takes it from the pool. What holds:
 //! the pool keeps at most `idle_max` connections and none longer than `idle_ms`; one that the peer has closed
 //! meanwhile, or on which unexpected bytes wait, is not handed out. A connection can still die at any moment: who
-//! takes one from the pool must be ready to dial. Writes do not use the pool: a pipeline's connection ends with it.
+//! takes one from the pool must be ready to dial, as [`Pool::ask`] is. A pipeline's connection goes back to the pool
+//! only after a block that ended well on it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,14 +13,20 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use proto::granary::DatanodeAddress;
-use proto::hadoop::hdfs::{DatanodeIdProto, DatanodeInfoProto};
+use proto::hadoop::hdfs::{BlockOpResponseProto, DatanodeIdProto, DatanodeInfoProto};
 use proto::{Code, Error, Result};
-use tokio::io::BufReader;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::op;
+
 /// Bytes that are read ahead of small messages; packets bypass it.
 const READ_BUFFER_BYTES: usize = 4 << 10;
+
+/// [`Pool::ask`] uses no connection that was idle for longer: a DataNode whose machine went away meanwhile would answer
+/// neither yes nor no, and the caller would wait for a reply as long as for a slow disk.
+const ASK_IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// Deadlines of the data plane. All in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +149,27 @@ impl Connection {
         Ok(Self { stream: BufReader::with_capacity(READ_BUFFER_BYTES, stream), reused: false })
     }
 
+    /// A connection on which a request and all that followed are over.
+    pub fn used(stream: TcpStream) -> Self {
+        Self { stream: BufReader::with_capacity(READ_BUFFER_BYTES, stream), reused: true }
+    }
+
+    /// The stream alone, for what follows a reply. Bytes that came before they were asked for are an error.
+    pub fn into_stream(self) -> Result<TcpStream> {
+        let waiting = self.stream.buffer().len();
+        if waiting > 0 {
+            let text = format!("{waiting} bytes behind the reply");
+            return Err(Error::new(Code::Incompatible, text));
+        }
+        Ok(self.stream.into_inner())
+    }
+
+    async fn ask(&mut self, request: &[u8]) -> Result<BlockOpResponseProto> {
+        let sent = self.stream.write_all(request).await;
+        sent.map_err(|error| Error::io("send", &error))?;
+        op::read_response(&mut self.stream).await
+    }
+
     /// Whether the peer keeps it open and nothing waits to be read.
     fn is_idle(&self) -> bool {
         let mut byte = [0; 1];
@@ -184,10 +212,33 @@ impl Pool {
 
     /// An idle connection if there is one, otherwise a new one.
     pub async fn get(&self, peer: &Peer) -> Result<Connection> {
-        if let Some(connection) = self.take(peer) {
+        if let Some(connection) = self.take(peer, self.idle) {
             return Ok(connection);
         }
         Connection::dial(peer, &self.timeouts).await
+    }
+
+    /// Sends a request and waits for its reply, at most `reply_ms` milliseconds, over an idle connection if there is
+    /// one. If that turns out to be dead, over a new one.
+    pub async fn ask(
+        &self,
+        peer: &Peer,
+        request: &[u8],
+        reply_ms: u64,
+        what: impl fmt::Display,
+    ) -> Result<(BlockOpResponseProto, Connection)> {
+        if let Some(mut idle) = self.take(peer, ASK_IDLE_MAX) {
+            match within(reply_ms, &what, idle.ask(request)).await {
+                Ok(reply) => return Ok((reply, idle)),
+                Err(error) if error.code == Code::Unavailable => {
+                    tracing::debug!(%peer, %error, "an idle connection had died unseen");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut fresh = Connection::dial(peer, &self.timeouts).await?;
+        let reply = within(reply_ms, &what, fresh.ask(request)).await?;
+        Ok((reply, fresh))
     }
 
     /// Takes back a connection on which the last request and its reply are over.
@@ -211,15 +262,16 @@ impl Pool {
         self.lock().count
     }
 
-    fn take(&self, peer: &Peer) -> Option<Connection> {
+    fn take(&self, peer: &Peer, idle_max: Duration) -> Option<Connection> {
         let mut connections = self.lock();
-        connections.drop_older(Instant::now(), self.idle);
+        let now = Instant::now();
+        connections.drop_older(now, self.idle);
         let Idle { by_peer, count } = &mut *connections;
         let idle = by_peer.get_mut(&(peer.host.clone(), peer.port))?;
         // The youngest first: it is the least likely to have died.
-        while let Some((_, connection)) = idle.pop_back() {
+        while let Some((since, connection)) = idle.pop_back() {
             *count -= 1;
-            if connection.is_idle() {
+            if now - since <= idle_max && connection.is_idle() {
                 return Some(connection);
             }
         }

@@ -18,7 +18,7 @@ use proto::hadoop::hdfs::{BlockOpResponseProto, OpWriteBlockProto};
 use proto::{Code, Error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::WriteHalf;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ pub use proto::hadoop::hdfs::op_write_block_proto::BlockConstructionStage as Sta
 
 use crate::ack::{InFlight, PipelineAck};
 use crate::checksum::Checksum;
-use crate::connection::{Peer, Timeouts, datanode_info, dial, within};
+use crate::connection::{Connection, Peer, Pool, Timeouts, datanode_info};
 use crate::op::{self, Request};
 use crate::packet::SealedPacket;
 
@@ -71,14 +71,16 @@ pub struct PipelineFailure {
 #[derive(Debug)]
 pub struct BlockWriter {
     inner: Arc<Mutex<Inner>>,
-    heartbeats: tokio::task::AbortHandle,
+    heartbeats: Heartbeats,
+    /// Where the connection came from, and goes back to.
+    pool: Arc<Pool>,
+    peer: Peer,
 }
 
 #[derive(Debug)]
 struct Inner {
     name: String,
-    read_half: OwnedReadHalf,
-    write_half: OwnedWriteHalf,
+    stream: TcpStream,
     acks: BytesMut,
     window: InFlight,
     /// The frame that is being written: head and data, less what was written.
@@ -90,38 +92,47 @@ struct Inner {
 }
 
 impl BlockWriter {
-    /// Sets a pipeline up. Fails if one of its DataNodes does not take part.
+    /// Sets a pipeline up over a connection of its own. Fails if one of its DataNodes does not take part.
     pub async fn open(
         spec: &PipelineSpec,
         timeouts: &Timeouts,
     ) -> std::result::Result<Self, PipelineFailure> {
+        Self::open_pooled(spec, &Arc::new(Pool::new(*timeouts, 0, 0))).await
+    }
+
+    /// Sets a pipeline up over an idle connection of the pool, if there is one.
+    pub async fn open_pooled(
+        spec: &PipelineSpec,
+        pool: &Arc<Pool>,
+    ) -> std::result::Result<Self, PipelineFailure> {
         assert!(!spec.nodes.is_empty(), "a pipeline has a DataNode");
         let first = |error: Error| PipelineFailure { node: 0, error };
         let peer = Peer::from_address(&spec.nodes[0]).map_err(first)?;
-        let mut stream = dial(&peer, timeouts).await.map_err(first)?;
+        let timeouts = pool.timeouts();
         let idle_ms = timeouts.idle_ms + timeouts.per_node_ms * spec.nodes.len() as u64;
         let what = format!("set up a pipeline for blk_{} at {peer}", spec.block.id);
-        let reply = within(idle_ms, &what, async {
-            let request = set_up_request(spec).encode();
-            stream.write_all(&request).await.map_err(|e| Error::io("send", &e))?;
-            op::read_response(&mut stream).await
-        })
-        .await
-        .map_err(first)?;
+        let request = set_up_request(spec).encode();
+        let (reply, connection) = pool.ask(&peer, &request, idle_ms, &what).await.map_err(first)?;
         if let Err(error) = op::check(&reply) {
             let node = bad_link(&reply, &spec.nodes);
             return Err(PipelineFailure { node, error: error.context(what) });
         }
-        Ok(Self::over(stream, spec, Duration::from_millis(idle_ms), timeouts))
+        let idle = Duration::from_millis(idle_ms);
+        Self::over(connection, spec, idle, pool, peer).map_err(|error| first(error.context(what)))
     }
 
-    fn over(stream: TcpStream, spec: &PipelineSpec, idle: Duration, timeouts: &Timeouts) -> Self {
-        let (read_half, write_half) = stream.into_split();
+    fn over(
+        connection: Connection,
+        spec: &PipelineSpec,
+        idle: Duration,
+        pool: &Arc<Pool>,
+        peer: Peer,
+    ) -> proto::Result<Self> {
+        let stream = connection.into_stream()?;
         let now = Instant::now();
         let inner = Arc::new(Mutex::new(Inner {
             name: format!("blk_{}", spec.block.id),
-            read_half,
-            write_half,
+            stream,
             acks: BytesMut::new(),
             window: InFlight::new(
                 spec.nodes.len(),
@@ -134,9 +145,10 @@ impl BlockWriter {
             last_sent: now,
             failure: None,
         }));
-        let every = Duration::from_millis(timeouts.heartbeat_ms.max(1));
-        let heartbeats = tokio::spawn(keep_alive(Arc::downgrade(&inner), every)).abort_handle();
-        Self { inner, heartbeats }
+        let every = Duration::from_millis(pool.timeouts().heartbeat_ms.max(1));
+        let heartbeats = tokio::spawn(keep_alive(Arc::downgrade(&inner), every));
+        let heartbeats = Heartbeats(heartbeats.abort_handle());
+        Ok(Self { inner, heartbeats, pool: pool.clone(), peer })
     }
 
     /// Sends the packet in `slot`: waits for room in the window, then until the socket has taken it.
@@ -167,16 +179,36 @@ impl BlockWriter {
         self.inner.lock().await.window.acked_bytes()
     }
 
+    /// Ends a pipeline whose last packet was acknowledged: its connection can serve the next request.
+    ///
+    /// One on which anything is still under way is closed instead.
+    pub fn end(self) {
+        drop(self.heartbeats);
+        // A heartbeat that is just being looked at may hold the pipeline too.
+        let Some(inner) = Arc::into_inner(self.inner).map(Mutex::into_inner) else { return };
+        let is_over = inner.failure.is_none()
+            && inner.outgoing.is_none()
+            && inner.window.is_empty()
+            && inner.acks.is_empty();
+        if is_over {
+            self.pool.put(&self.peer, Connection::used(inner.stream));
+        }
+    }
+
     /// Ends the pipeline and gives back what was not acknowledged, in order.
     pub async fn into_unacked(self) -> VecDeque<SealedPacket> {
-        self.heartbeats.abort();
+        drop(self.heartbeats);
         self.inner.lock().await.window.take_unacked()
     }
 }
 
-impl Drop for BlockWriter {
+/// The task that sends heartbeats; ends when this is dropped.
+#[derive(Debug)]
+struct Heartbeats(tokio::task::AbortHandle);
+
+impl Drop for Heartbeats {
     fn drop(&mut self) {
-        self.heartbeats.abort();
+        self.0.abort();
     }
 }
 
@@ -195,12 +227,13 @@ impl Inner {
 
     /// One step of progress: an ack, some bytes sent, or a failure.
     async fn step(&mut self) {
-        let Self { read_half, write_half, acks, outgoing, .. } = self;
+        let Self { stream, acks, outgoing, .. } = self;
+        let (mut read_half, mut write_half) = stream.split();
         let deadline = self.last_progress + self.idle;
         let event = tokio::select! {
             biased;
             count = read_half.read_buf(acks) => Event::Read(count),
-            count = write_some(write_half, outgoing.as_ref()), if outgoing.is_some() =>
+            count = write_some(&mut write_half, outgoing.as_ref()), if outgoing.is_some() =>
                 Event::Wrote(count),
             () = tokio::time::sleep_until(deadline) => Event::Stalled,
         };
@@ -251,7 +284,7 @@ impl Inner {
     async fn hear_last_words(&mut self, error: &std::io::Error) {
         let deadline = Instant::now() + LAST_WORDS;
         while self.failure.is_none() {
-            let read = self.read_half.read_buf(&mut self.acks);
+            let read = self.stream.read_buf(&mut self.acks);
             match tokio::time::timeout_at(deadline, read).await {
                 Ok(Ok(count)) if count > 0 => self.take_acks(),
                 _ => self.broken(Code::Unavailable, &error.to_string()),
@@ -272,7 +305,7 @@ enum Event {
 }
 
 async fn write_some(
-    stream: &mut OwnedWriteHalf,
+    stream: &mut WriteHalf<'_>,
     packet: Option<&SealedPacket>,
 ) -> std::io::Result<usize> {
     let Some(packet) = packet else { return Ok(0) };

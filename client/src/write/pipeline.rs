@@ -152,7 +152,9 @@ impl OpenBlock {
         let mut last = Some(SealedPacket::with_sums(header, &[], bytes::Bytes::new()));
         self.send(target, &mut last).await?;
         self.drain(target).await?;
-        self.writer = None;
+        if let Some(writer) = self.writer.take() {
+            writer.end();
+        }
         self.block.length = length;
         Ok(self.block)
     }
@@ -220,7 +222,7 @@ impl OpenBlock {
                 return Err(incomplete("add block", "DataNode"));
             }
             let spec = self.spec(target, Stage::PipelineSetupCreate, self.block.generation_stamp);
-            match BlockWriter::open(&spec, target.fs.timeouts()).await {
+            match BlockWriter::open_pooled(&spec, target.fs.pool()).await {
                 Ok(writer) => {
                     self.writer = Some(writer);
                     return Ok(());
@@ -284,7 +286,7 @@ impl OpenBlock {
             self.fill_up(target).await;
             let stamp = self.new_stamp(target).await?;
             let spec = self.spec(target, stage, stamp);
-            match BlockWriter::open(&spec, target.fs.timeouts()).await {
+            match BlockWriter::open_pooled(&spec, target.fs.pool()).await {
                 Ok(writer) => {
                     self.tell_pipeline(target, stamp).await?;
                     self.block.generation_stamp = stamp;

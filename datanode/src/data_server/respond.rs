@@ -2,7 +2,9 @@
 //!
 //! A packet is acknowledged when its bytes are written here (for the last: durable under the final name) and every
 //! DataNode downstream said so; only then do the bytes become visible to readers. The first failure is the last ack:
-//! after it the connection ends and the writer sets up another pipeline.
+//! after it the connection ends and the writer sets up another pipeline. The ack of a packet behind which the last one
+//! waits already goes out together with the last one's: the writer has nothing left to do in between, and a small block
+//! wakes each of its DataNodes and its writer once instead of twice.
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use transfer::connection::within;
 use transfer::{HEARTBEAT_SEQNO, PipelineAck};
 
+use super::After;
 use crate::files::Wrote;
 use crate::open_replica::OpenReplica;
 
@@ -39,19 +42,30 @@ pub enum Item {
     },
 }
 
-/// Sends acks until the last packet, a failure, or the end of the items.
+/// Sends acks until the last packet, a failure, or the end of the items. Tells whether both connections can serve on:
+/// only after a block that ended well.
 pub async fn respond(
     mut items: mpsc::Receiver<Item>,
     replica: &Arc<OpenReplica>,
-    mut downstream: Option<impl AsyncRead + Unpin>,
+    downstream: &mut Option<impl AsyncRead + Unpin>,
     upstream: &mut (impl AsyncWrite + Unpin),
     stall_ms: u64,
-) -> Result<()> {
+) -> Result<After> {
     let mut buffer = BytesMut::new();
-    while let Some(item) = items.recv().await {
+    let mut held = BytesMut::new();
+    let mut next = None;
+    loop {
+        let item = match next.take() {
+            Some(item) => item,
+            None => match items.recv().await {
+                Some(item) => item,
+                None => return Ok(After::Close),
+            },
+        };
         let (seqno, last, wrote) = match item {
             Item::Failed { seqno, statuses } => {
-                return send(upstream, failed(seqno, statuses), stall_ms).await;
+                send(upstream, &mut held, failed(seqno, statuses), stall_ms).await?;
+                return Ok(After::Close);
             }
             Item::Heartbeat => (HEARTBEAT_SEQNO, false, None),
             Item::Packet { seqno, last, outcome } => {
@@ -62,19 +76,19 @@ pub async fn respond(
                     Ok(wrote) => (seqno, last, Some(wrote)),
                     Err(error) => {
                         let ack = failed(seqno, vec![own_status(&error)]);
-                        send(upstream, ack, stall_ms).await?;
+                        send(upstream, &mut held, ack, stall_ms).await?;
                         return Err(error);
                     }
                 }
             }
         };
-        let ack = match &mut downstream {
+        let ack = match downstream {
             None => PipelineAck::new(seqno, StatusProto::Success),
             Some(stream) => match next_ack(stream, &mut buffer, seqno, stall_ms).await {
                 Ok(ack) => PipelineAck::upstream(StatusProto::Success, &ack),
                 Err(error) => {
                     let statuses = vec![StatusProto::Success, StatusProto::Error];
-                    send(upstream, failed(seqno, statuses), stall_ms).await?;
+                    send(upstream, &mut held, failed(seqno, statuses), stall_ms).await?;
                     return Err(error.context("the next DataNode of the pipeline"));
                 }
             },
@@ -83,12 +97,20 @@ pub async fn respond(
         if let Some(wrote) = wrote.filter(|_| good) {
             replica.acked(wrote);
         }
-        send(upstream, ack, stall_ms).await?;
-        if last || !good {
-            return Ok(());
+        next = items.try_recv().ok();
+        if good && !last && matches!(next, Some(Item::Packet { last: true, .. })) {
+            held.extend_from_slice(&ack.encode());
+            continue;
+        }
+        send(upstream, &mut held, ack, stall_ms).await?;
+        if !good {
+            return Ok(After::Close);
+        }
+        if last {
+            // Whatever a DataNode downstream says behind its last ack makes the connection to it useless.
+            return Ok(if buffer.is_empty() { After::KeepOpen } else { After::Close });
         }
     }
-    Ok(())
 }
 
 /// The status that tells the writer of an error here.
@@ -105,11 +127,14 @@ fn failed(seqno: i64, statuses: Vec<StatusProto>) -> PipelineAck {
 
 async fn send(
     upstream: &mut (impl AsyncWrite + Unpin),
+    held: &mut BytesMut,
     ack: PipelineAck,
     stall_ms: u64,
 ) -> Result<()> {
+    held.extend_from_slice(&ack.encode());
+    let acks = held.split();
     within(stall_ms, "send an ack", async {
-        upstream.write_all(&ack.encode()).await.map_err(|error| Error::io("send", &error))
+        upstream.write_all(&acks).await.map_err(|error| Error::io("send", &error))
     })
     .await
 }

@@ -1,5 +1,7 @@
 //! Whole DataNodes over real sockets: alone, and in chains of three.
 
+mod reuse;
+
 use std::path::Path;
 use std::sync::Arc;
 

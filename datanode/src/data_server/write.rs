@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
-use transfer::connection::{self, Peer, within};
+use transfer::connection::{Connection, Peer, within};
 use transfer::{Checksum, HEARTBEAT_SEQNO, PacketReader, Request, op};
 
 use super::respond::{self, Item, own_status};
@@ -27,13 +27,19 @@ const ITEMS_MAX: usize = 1_024;
 /// Targets of one pipeline.
 const TARGETS_MAX: usize = proto::limits::REPLICATION_MAX as usize;
 
+/// The next DataNode of a pipeline.
+struct Mirror {
+    peer: Peer,
+    stream: TcpStream,
+}
+
 /// The set-up failed: the reply that says so.
 struct Refusal {
     error: Error,
     bad_link: String,
 }
 
-/// Serves one request; the connection ends with it.
+/// Serves one request. The connection serves on after a block that ended well.
 pub async fn serve<R, W>(
     server: &DataServer,
     wire: &mut Wire<R, W>,
@@ -59,17 +65,17 @@ where
         ..op::response(StatusProto::Success)
     })
     .await?;
-    if stage != Stage::PipelineCloseRecovery {
-        run(server, wire, &session, mirror, checksum, stage).await?;
+    if stage == Stage::PipelineCloseRecovery {
+        return Ok(After::Close);
     }
-    Ok(After::Close)
+    run(server, wire, &session, mirror, checksum, stage).await
 }
 
 async fn set_up(
     server: &DataServer,
     request: &OpWriteBlockProto,
     stage: Stage,
-) -> Result<(WriteSession, Option<TcpStream>, Checksum), Refusal> {
+) -> Result<(WriteSession, Option<Mirror>, Checksum), Refusal> {
     let own = |error: Error| Refusal { error, bad_link: String::new() };
     let block = &request.header.base_header.block;
     let (id, _) = block_of(&server.store, block).map_err(own)?;
@@ -130,7 +136,7 @@ fn purpose(request: &OpWriteBlockProto, stage: Stage) -> Result<Purpose> {
 async fn dial_next(
     server: &DataServer,
     request: &OpWriteBlockProto,
-) -> Result<Option<TcpStream>, Refusal> {
+) -> Result<Option<Mirror>, Refusal> {
     let Some((next, rest)) = request.targets.split_first() else { return Ok(None) };
     let bad = |error: Error, bad_link: String| Refusal { error, bad_link };
     if request.targets.len() > TARGETS_MAX {
@@ -140,8 +146,6 @@ async fn dial_next(
     let named = format!("{}:{}", next.id.ip_addr, next.id.xfer_port);
     let peer = Peer::from_info(next).map_err(|error| bad(error, named.clone()))?;
     let timeouts = &server.limits.timeouts;
-    let mut stream =
-        connection::dial(&peer, timeouts).await.map_err(|error| bad(error, peer.address()))?;
     let passed_on = OpWriteBlockProto {
         targets: rest.to_vec(),
         target_storage_types: request.target_storage_types.iter().skip(1).copied().collect(),
@@ -153,17 +157,15 @@ async fn dial_next(
     };
     let bytes = Request::WriteBlock(Box::new(passed_on)).encode();
     let wait_ms = timeouts.idle_ms + timeouts.per_node_ms * (rest.len() as u64 + 1);
-    let reply = within(wait_ms, format!("set up {peer}"), async {
-        stream.write_all(&bytes).await.map_err(|error| Error::io("send", &error))?;
-        op::read_response(&mut stream).await
-    })
-    .await
-    .map_err(|error| bad(error, peer.address()))?;
+    let what = format!("set up {peer}");
+    let asked = server.pool.ask(&peer, &bytes, wait_ms, what).await;
+    let (reply, connection) = asked.map_err(|error| bad(error, peer.address()))?;
     if let Err(error) = op::check(&reply) {
         let link = reply.first_bad_link.filter(|link| !link.is_empty());
         return Err(bad(error, link.unwrap_or_else(|| peer.address())));
     }
-    Ok(Some(stream))
+    let stream = connection.into_stream().map_err(|error| bad(error, peer.address()))?;
+    Ok(Some(Mirror { peer, stream }))
 }
 
 /// Packets down, acks up, until the block ends or something fails.
@@ -171,33 +173,44 @@ async fn run<R, W>(
     server: &DataServer,
     wire: &mut Wire<R, W>,
     session: &WriteSession,
-    mirror: Option<TcpStream>,
+    mirror: Option<Mirror>,
     checksum: Checksum,
     stage: Stage,
-) -> Result<()>
+) -> Result<After>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let (items, told) = mpsc::channel(ITEMS_MAX);
-    let (from_mirror, to_mirror) = mirror.map(TcpStream::into_split).unzip();
+    let (peer, stream) = mirror.map(|mirror| (mirror.peer, mirror.stream)).unzip();
+    let (mut from_mirror, to_mirror) = stream.map(TcpStream::into_split).unzip();
     let stall_ms = server.limits.stall_ms;
     let replica = session.replica().clone();
-    let respond = respond::respond(told, &replica, from_mirror, &mut wire.writer, stall_ms);
+    let respond = respond::respond(told, &replica, &mut from_mirror, &mut wire.writer, stall_ms);
     let receiver = Receiver { server, session, checksum, stage, to_mirror, items };
     let receive = receiver.receive(&mut wire.reader);
-    let (mut respond, mut receive) = (std::pin::pin!(respond), std::pin::pin!(receive));
     let mut received = None;
-    let responded = loop {
-        tokio::select! {
-            result = &mut receive, if received.is_none() => received = Some(result),
-            result = &mut respond => break result,
-            () = session.stopped() => {
-                break Err(Error::new(Code::Stale, "another writer or a recovery took over"));
+    let responded = {
+        let (mut respond, mut receive) = (std::pin::pin!(respond), std::pin::pin!(receive));
+        loop {
+            tokio::select! {
+                result = &mut receive, if received.is_none() => received = Some(result),
+                result = &mut respond => break result,
+                () = session.stopped() => {
+                    break Err(Error::new(Code::Stale, "another writer or a recovery took over"));
+                }
             }
         }
     };
-    received.unwrap_or(Ok(())).and(responded)
+    let to_mirror = received.transpose()?.flatten();
+    let after = responded?;
+    if after == After::KeepOpen
+        && let (Some(peer), Some(from), Some(to)) = (peer, from_mirror, to_mirror)
+        && let Ok(stream) = from.reunite(to)
+    {
+        server.pool.put(&peer, Connection::used(stream));
+    }
+    Ok(after)
 }
 
 /// The side that takes packets.
@@ -211,8 +224,12 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// Takes packets until the last one. A failure is told to the responder, which ends the pipeline.
-    async fn receive(mut self, reader: &mut (impl AsyncRead + Unpin)) -> Result<()> {
+    /// Takes packets until the last one, and gives back the way to the next DataNode. A failure is told to the
+    /// responder, which ends the pipeline.
+    async fn receive(
+        mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<OwnedWriteHalf>> {
         let mut packets = PacketReader::new();
         loop {
             let stall_ms = self.server.limits.stall_ms;
@@ -222,7 +239,7 @@ impl Receiver<'_> {
             match self.take(packet).await {
                 Ok(item) => {
                     if self.items.send(item).await.is_err() || last {
-                        return Ok(());
+                        return Ok(self.to_mirror);
                     }
                 }
                 Err((error, statuses)) => {

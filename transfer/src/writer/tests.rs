@@ -267,3 +267,37 @@ async fn an_idle_pipeline_is_kept_alive_by_heartbeats() {
     };
     tokio::join!(serve, write);
 }
+
+/// Writes an empty block: the last packet alone.
+async fn empty_block(first: &First, pool: &Arc<Pool>) {
+    let mut writer = BlockWriter::open_pooled(&first.spec, pool).await.unwrap();
+    let header =
+        PacketHeader { offset_in_block: 0, seqno: 0, last: true, data_len: 0, sync: false };
+    let mut last = Some(SealedPacket::with_sums(header, &[], bytes::Bytes::new()));
+    writer.send(&mut last).await.unwrap();
+    writer.drain().await.unwrap();
+    writer.end();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_used_again_and_a_dead_one_replaced() {
+    let first = first_of(1).await;
+    let pool = Arc::new(Pool::new(TIMEOUTS, 4, 10_000));
+    let serve = async {
+        let mut taken = Taken::accept(&first.listener).await;
+        taken.packet().await;
+        taken.ack(&ok(0, 1)).await;
+        // The second block comes on the same connection; it dies before the request is answered.
+        assert!(op::read_request(&mut taken.stream).await.unwrap().is_some());
+        drop(taken);
+        let mut taken = Taken::accept(&first.listener).await;
+        taken.packet().await;
+        taken.ack(&ok(0, 1)).await;
+    };
+    let write = async {
+        empty_block(&first, &pool).await;
+        assert_eq!(pool.idle_count(), 1);
+        empty_block(&first, &pool).await;
+    };
+    tokio::join!(serve, write);
+}

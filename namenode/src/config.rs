@@ -44,7 +44,8 @@ pub struct Config {
     pub kvserve_dead_after_ms: u64,
     /// Share of blocks that must be reported before anything may change after a start, 0 to 1.
     pub safemode_threshold: f64,
-    /// After that, how long safe mode waits for blocks that still lack replicas, in milliseconds.
+    /// After that, how long safe mode waits for blocks that still lack replicas, and how long after a start a writer
+    /// that finds too few DataNodes is asked to try again, in milliseconds.
     pub safemode_extension_ms: u64,
     /// A writer that was silent for so long may be replaced by another, in milliseconds.
     pub lease_soft_limit_ms: u64,

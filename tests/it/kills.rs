@@ -250,3 +250,22 @@ async fn a_file_whose_writer_vanished_is_closed_with_every_flushed_byte() {
     file.close().await.expect("close");
     assert_holds(&fs, "/left", &[&bytes[..], b"more"].concat()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_block_of_all_is_written_right_after_a_restart_of_the_namenode() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let fs = cluster.fs().await;
+    for round in 0..3 {
+        let mut file = fs.create(&path("/first"), overwriting()).await.expect("create");
+        cluster.kill_namenode();
+        cluster.start_namenode();
+        file.write(format!("round {round}").as_bytes()).await.expect("write");
+        file.close().await.expect("close");
+        assert_holds(&fs, "/first", format!("round {round}").as_bytes()).await;
+        fs.delete(&path("/first"), client::Recursion::No).await.expect("delete");
+    }
+}
+
+fn overwriting() -> CreateOptions {
+    CreateOptions { overwrite: true, ..CreateOptions::default() }
+}

@@ -135,6 +135,10 @@ pub struct Cluster {
     rng: Choices,
     look_again: BTreeSet<BlockId>,
     effects: Vec<Effect>,
+    /// How long after the start DataNodes are given to register before a block that finds none is refused.
+    gathering_ms: u64,
+    started_ms: Option<u64>,
+    gathering: bool,
 }
 
 impl Cluster {
@@ -158,6 +162,9 @@ impl Cluster {
             sweeps: BTreeMap::new(),
             rng: Choices::new(settings.seed),
             look_again: BTreeSet::new(),
+            gathering_ms: settings.safemode_extension_ms,
+            started_ms: None,
+            gathering: settings.safemode_extension_ms > 0,
             effects: Vec::new(),
         }
     }
@@ -341,9 +348,20 @@ impl Cluster {
         self.look_again.insert(id);
     }
 
-    /// Chooses targets of a new block. Errors: `NotEnoughDatanodes`.
+    /// Chooses targets of a new block. Errors: `NotEnoughDatanodes`; shortly after the start, when nodes may still be
+    /// registering, `Unavailable`, so that a writer that lived through a restart asks again.
     pub fn place(&mut self, wanted: &Wanted<'_>) -> Result<Vec<NodeIndex>> {
-        placement::choose(&self.datanodes, &mut self.rng, wanted)
+        let chosen = placement::choose(&self.datanodes, &mut self.rng, wanted);
+        chosen.map_err(|error| match self.gathering {
+            true => Error::new(
+                Code::Unavailable,
+                format!(
+                    "{}; the NameNode has just started: they may be on their way",
+                    error.message
+                ),
+            ),
+            false => error,
+        })
     }
 
     /// Remembers where a block is being written, and what it may take there.
@@ -449,6 +467,8 @@ impl Cluster {
 
     /// Time passed: nodes fall silent, replicas of the dead are swept out, safe mode may end, blocks are mended.
     pub fn tick(&mut self, now_ms: u64, truth: Truth<'_>) {
+        let age_ms = now_ms.saturating_sub(*self.started_ms.get_or_insert(now_ms));
+        self.gathering = age_ms < self.gathering_ms;
         for node in self.datanodes.check(now_ms) {
             self.bury(node);
         }

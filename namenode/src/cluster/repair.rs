@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use proto::BlockId;
 use proto::granary::{Block, TransferBlock};
-use proto::{BlockId, Code};
 
 use super::datanodes::{Liveness, NodeIndex};
 use super::placement::Wanted;
@@ -140,13 +140,8 @@ impl Cluster {
             existing: &existing,
             excluded: &[],
         };
-        let targets = match self.place(&wanted) {
-            Ok(targets) => targets,
-            Err(error) => {
-                debug_assert_eq!(error.code, Code::NotEnoughDatanodes);
-                return None;
-            }
-        };
+        // No node can take a copy now: a later tick looks again.
+        let targets = self.place(&wanted).ok()?;
         let outbox = &mut self.outboxes[usize::from(source.0)];
         if outbox.transfer.len() >= OUTBOX_MAX {
             return None;

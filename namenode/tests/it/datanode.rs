@@ -69,8 +69,18 @@ async fn without_a_report_complete_says_no_and_add_block_not_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_shortly_after_a_start_is_to_be_asked_for_again() {
+    let mut world = World::with(|config| config.safemode_extension_ms = 60_000).await;
+    world.create("/f").await;
+    let error = proto::Error::from(world.fs.add_block(add_block("/f", None)).await.unwrap_err());
+    assert_eq!((error.code, error.kind()), (Code::Unavailable, proto::Kind::Retry), "{error}");
+    let _node = Datanode::attach(&world, "dn1", 1).await;
+    assert_eq!(world.add_block("/f", None).await.locations.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_block_without_a_datanode_to_take_it_is_refused_with_the_counts() {
-    let mut world = World::new().await;
+    let mut world = World::with(|config| config.safemode_extension_ms = 0).await;
     world.create("/f").await;
     let status = world.fs.add_block(add_block("/f", None)).await.unwrap_err();
     let error = proto::Error::from(status);

@@ -175,7 +175,14 @@ fn measure_checkpoints(
         Some(state) if state.txid() == written.txid && state.counts().files == report.files => {
             Ok(())
         }
-        _ => Err(Error::new(Code::Internal, "the checkpoint does not hold what was written")),
+        found => {
+            let found = found.map_or(Txid(0), |state| state.txid());
+            let message = format!(
+                "the checkpoint of {} does not hold what was written: found that of {found}; {:?}",
+                written.txid, opened.damage
+            );
+            Err(Error::new(Code::Internal, message))
+        }
     }
 }
 

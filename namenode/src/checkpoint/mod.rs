@@ -85,7 +85,10 @@ impl Checkpoints {
         std::fs::create_dir_all(folder)
             .map_err(|e| Error::io(format!("make {}", folder.display()), &e))?;
         let mut damage = Vec::new();
-        let mut folders = ["a", "b"].map(|name| look(folder.join(name), cluster_id, &mut damage));
+        let mut folders = [
+            look(folder.join("a"), cluster_id, &mut damage)?,
+            look(folder.join("b"), cluster_id, &mut damage)?,
+        ];
         let mut order = [0, 1];
         order.sort_by_key(|&at| std::cmp::Reverse(folders[at].txid));
         let mut state = None;
@@ -207,11 +210,11 @@ impl Checkpoints {
     }
 }
 
-/// Opens a folder as far as its manifest.
-fn look(path: PathBuf, cluster_id: [u8; 16], damage: &mut Vec<Error>) -> Folder {
+/// Opens a folder as far as its manifest. One that is in use is an error and no damage.
+fn look(path: PathBuf, cluster_id: [u8; 16], damage: &mut Vec<Error>) -> Result<Folder> {
     let mut folder = Folder { path, store: None, txid: None, content: Content::Worthless };
     if !folder.path.exists() {
-        return folder;
+        return Ok(folder);
     }
     let found = Store::open(&folder.path).and_then(|store| {
         let manifest = store.manifest()?;
@@ -234,9 +237,10 @@ fn look(path: PathBuf, cluster_id: [u8; 16], damage: &mut Vec<Error>) -> Folder 
             );
             damage.push(Error::new(Code::Corrupt, message));
         }
+        Err(error) if error.code == Code::Unavailable => return Err(error),
         Err(error) => damage.push(error),
     }
-    folder
+    Ok(folder)
 }
 
 fn put_all(

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proto::{Code, Error, Result, Txid};
 
@@ -24,6 +25,9 @@ use crate::state::image::PageKind;
 /// Bytes of one value, at most: sixteen of them, a leaf of sled's tree, stay far below its segment.
 const PART_BYTES: usize = 8 << 10;
 const CACHE_BYTES: u64 = 32 << 20;
+/// How long, and how often, an open waits for sled's lock: 10 seconds in all.
+const LOCK_WAIT: Duration = Duration::from_millis(5);
+const LOCK_WAITS_MAX: u32 = 2_000;
 const MANIFEST: u8 = 0;
 const SECTIONS: u8 = 0x10;
 const MANIFEST_VERSION: u8 = 1;
@@ -159,7 +163,7 @@ impl Store {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
-        let db = guarded(path, "open", || config.open())?;
+        let db = open_unlocked(path, &config)?;
         let file = path.join("db");
         let data =
             File::open(&file).map_err(|e| Error::io(format!("open {}", file.display()), &e))?;
@@ -387,6 +391,22 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Malformed> {
     let manifest = Manifest { cluster_id: r.id16()?, txid: Txid(r.u64()?), digest: r.u64()? };
     r.end()?;
     Ok(manifest)
+}
+
+/// Opens sled once its lock is free. A folder closed in this process a moment ago stays locked until sled's own
+/// threads let go of it, after its last handle is gone; nobody else opens it, as the NameNode's folder is locked.
+#[allow(clippy::disallowed_methods, reason = "opening is a shell: it waits for other threads")]
+fn open_unlocked(path: &Path, config: &sled::Config) -> Result<sled::Db> {
+    for _ in 0..LOCK_WAITS_MAX {
+        match guarded(path, "open", || config.open()) {
+            Err(error) if error.message.contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            opened => return opened,
+        }
+    }
+    let message = format!("checkpoint {}: another process holds it open", path.display());
+    Err(Error::new(Code::Unavailable, message))
 }
 
 /// Runs sled, which may panic on damaged files.

@@ -154,3 +154,26 @@ fn a_damaged_folder_is_refused_or_loads_as_what_was_written() {
     }
     assert!(refused > 0, "damage was seen");
 }
+
+#[test]
+fn a_folder_that_is_still_locked_is_waited_for_and_not_taken_for_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut checkpoints = open(dir.path()).checkpoints;
+    let written = checkpoints.write(&RwLock::new(state_at(Txid(50))), &stop).unwrap();
+    drop(checkpoints);
+    let data = std::fs::File::open(dir.path().join("a/db")).unwrap();
+    rustix::fs::flock(&data, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // Long enough for the open to meet the lock; nothing is ever sent.
+            let _elapsed = released.recv_timeout(std::time::Duration::from_millis(100));
+            drop(data);
+        });
+        let opened = open(dir.path());
+        assert!(opened.damage.is_empty(), "{:?}", opened.damage);
+        assert_eq!(opened.state.unwrap().txid(), written.txid);
+    });
+    drop(release);
+}

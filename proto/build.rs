@@ -11,7 +11,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|name| format!("granary/{name}.proto"));
     let files = protox::compile(granary, [root])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
-    let hadoop = protox::compile(["hadoop/datatransfer.proto"], [root])?;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root.join("hadoop"))? {
+        names.push(format!("hadoop/{}", entry?.file_name().to_string_lossy()));
+    }
+    names.sort();
+    let hadoop = protox::compile(names, [root])?;
     tonic_prost_build::configure().bytes(".").compile_fds(hadoop)?;
     Ok(())
 }

@@ -67,6 +67,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         control_port: control_addr.port().into(),
         http_port: http_addr.port().into(),
         local_socket: local_socket.to_str().unwrap_or_default().to_owned(),
+        ..Default::default()
     };
     let server = DataServer::new(store.clone(), Limits::from(&config));
     let attachment = Attachment::new(&config, store.clone(), server.clone(), address.clone());

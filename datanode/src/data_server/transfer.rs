@@ -111,6 +111,6 @@ fn address(info: &DatanodeInfoProto) -> DatanodeAddress {
         data_port: info.id.xfer_port,
         control_port: info.id.ipc_port,
         http_port: info.id.info_port,
-        local_socket: String::new(),
+        ..Default::default()
     }
 }

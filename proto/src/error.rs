@@ -94,7 +94,7 @@ codes! {
     NotEnoughDatanodes = 13, Exhausted, ResourceExhausted;
     /// The previous block has too few reported replicas yet.
     NotReplicatedYet = 14, Retry, Unavailable;
-    /// No space left on the volumes in question, or a quota is used up.
+    /// No space left on the volumes in question.
     NoSpace = 15, Exhausted, ResourceExhausted;
     /// A block, stamp or version is not the one that is current.
     Stale = 16, Conflict, FailedPrecondition;
@@ -122,6 +122,12 @@ codes! {
     LimitExceeded = 27, Invalid, FailedPrecondition;
     /// The caller stopped it before it was done; nothing of it is visible.
     Cancelled = 28, Retry, Cancelled;
+    /// The quota of files and folders under a folder is used up.
+    NamespaceQuota = 29, Exhausted, ResourceExhausted;
+    /// The quota of bytes, replicas counted, under a folder is used up.
+    SpaceQuota = 30, Exhausted, ResourceExhausted;
+    /// The quota of bytes on one type of storage under a folder is used up.
+    TypeQuota = 31, Exhausted, ResourceExhausted;
 }
 
 /// An error: a stable code and a message for a person.

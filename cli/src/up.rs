@@ -85,7 +85,7 @@ pub fn addresses(file: &ClusterFile) -> Table {
     };
     row("NameNode", &file.namenode, "gRPC: --cluster takes it");
     row("", &format!("http://{}", file.http), "status and metrics");
-    row("", &file.hadoop_rpc, "Hadoop RPC (reserved, not served yet)");
+    row("", &file.hadoop_rpc, "hdfs:// for Hadoop and Spark clients");
     for (index, addr) in file.datanodes.iter().enumerate() {
         row(&format!("DataNode {}", index + 1), addr, "block bytes");
     }

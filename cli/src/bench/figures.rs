@@ -13,14 +13,18 @@ pub enum Unit {
     BytesPerSecond,
     /// Something per second.
     PerSecond,
+    /// Seconds: less is better.
+    Seconds,
 }
 
 impl Unit {
-    fn show(self, value: f64) -> String {
+    /// A value with its unit.
+    pub fn show(self, value: f64) -> String {
         match self {
             Self::BytesPerSecond => format!("{}/s", units::bytes(value as u64)),
             Self::PerSecond if value < 100.0 => format!("{value:.1}/s"),
             Self::PerSecond => format!("{}/s", units::number(value as u64)),
+            Self::Seconds => format!("{value:.2} s"),
         }
     }
 }
@@ -134,7 +138,7 @@ impl Values {
 }
 
 /// The middle value; the mean of the two in the middle.
-fn median(values: &[f64]) -> Option<f64> {
+pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -249,7 +253,8 @@ fn tell(what: &'static str, unit: Unit, values: &Values, id: &str) -> Option<Tol
     Some(Told { what, unit, median, rounds: values.of(id).to_vec(), beside: None, ratio: None })
 }
 
-fn ratio(own: f64, other: f64) -> String {
+/// One figure over another, with two digits that tell something.
+pub fn ratio(own: f64, other: f64) -> String {
     let ratio = own / other;
     if !ratio.is_finite() {
         return "-".into();
@@ -263,7 +268,7 @@ fn ratio(own: f64, other: f64) -> String {
 }
 
 /// How far the rounds lie apart, as half their range over their median.
-fn spread(values: &[f64]) -> String {
+pub fn spread(values: &[f64]) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(0.0, f64::max);
     match median(values) {

@@ -13,7 +13,8 @@ use super::{SMALL_FILE_BYTES, Size};
 use crate::failure::{Exit, Failure, Result};
 use crate::progress::Progress;
 
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes that a large file is written with at once.
+pub const CHUNK_BYTES: usize = 1 << 20;
 /// Callers at the same time, with the suffix of their figures.
 const CALLERS: [usize; 2] = [1, 32];
 
@@ -84,26 +85,41 @@ async fn names(
     let calls = [size.files, size.calls, size.calls / 4, size.calls / 4];
     let kinds = [Call::SmallFile, Call::Info, Call::Mkdirs, Call::Create];
     for ((id, kind), count) in ids.into_iter().zip(kinds).zip(calls) {
-        let caller = Caller {
-            target: target.clone(),
-            folder: own.clone(),
-            kind,
-            content: Bytes::from(super::noise(SMALL_FILE_BYTES)),
-            next: Arc::new(AtomicU64::new(0)),
-            count,
-        };
-        values.add(id, caller.rate(callers).await?);
+        values.add(id, rate(target, &own, kind, callers, count).await?);
     }
     Ok(())
 }
 
 /// What is called again and again.
 #[derive(Clone, Copy, Debug)]
-enum Call {
+pub enum Call {
+    /// Create, write, close.
     SmallFile,
+    /// getFileInfo of the folder.
     Info,
+    /// mkdirs of a new folder.
     Mkdirs,
+    /// create and complete, without a block.
     Create,
+}
+
+/// Lets so many callers make `count` calls in `folder` together, and tells how many were done per second.
+pub async fn rate(
+    target: &Target,
+    folder: &FsPath,
+    kind: Call,
+    callers: usize,
+    count: u64,
+) -> Result<f64> {
+    let caller = Caller {
+        target: target.clone(),
+        folder: folder.clone(),
+        kind,
+        content: Bytes::from(super::noise(SMALL_FILE_BYTES)),
+        next: Arc::new(AtomicU64::new(0)),
+        count,
+    };
+    caller.rate(callers).await
 }
 
 /// One of several tasks that share the work.

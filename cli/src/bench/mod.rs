@@ -12,11 +12,13 @@
 //! | [`files`] | large and small files, calls to the NameNode |
 //! | [`tables`] | sort, tables, gets, jobs |
 //! | [`namespace`] | `granary bench namespace` |
+//! | [`hadoop`] | `granary bench hadoop`: one client of HDFS's protocols, against Granary and another server |
 //!
 //! A figure of a debug build tells nothing about speed: the output says so.
 
 mod figures;
 mod files;
+mod hadoop;
 mod machine;
 mod namespace;
 mod tables;
@@ -76,6 +78,8 @@ pub struct BenchArgs {
 enum What {
     /// Fill the NameNode's core: memory per file, operations, checkpoint, restart
     Namespace(namespace::NamespaceArgs),
+    /// Measure Granary's `hdfs://` with a client of HDFS, and another server with the same client
+    Hadoop(hadoop::HadoopArgs),
 }
 
 /// How much work a round is.
@@ -121,8 +125,10 @@ impl Size {
 
 /// Runs `granary bench`.
 pub async fn run(args: &BenchArgs, context: &Context, out: &mut Out) -> Result<()> {
-    if let Some(What::Namespace(args)) = &args.what {
-        return namespace::run(args, out).await;
+    match &args.what {
+        Some(What::Namespace(args)) => return namespace::run(args, out).await,
+        Some(What::Hadoop(args)) => return hadoop::run(args, context, out).await,
+        None => {}
     }
     let size = Size::of(args);
     let url = args.reference.as_deref();

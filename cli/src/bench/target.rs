@@ -36,8 +36,8 @@ impl Target {
     /// Connects to `hdfs://host:port`.
     #[cfg(not(feature = "reference"))]
     pub fn reference(_url: &str, _user: &str) -> Result<Self> {
-        let message =
-            "--reference: this granary was built without the client of other file systems";
+        let message = "this granary was built without the client of other file systems, which \
+                       --reference and `bench hadoop` take";
         Err(crate::failure::Failure::usage(message)
             .hint("build it with: cargo build --release -p cli --features reference"))
     }

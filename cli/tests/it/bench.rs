@@ -37,4 +37,5 @@ fn a_reference_without_its_client_is_an_error_that_says_how_to_get_it() {
     let home = Home::new();
     let args = ["bench", "--small", "--reference", "hdfs://127.0.0.1:1"];
     home.run(&args).failed(2, "--features reference");
+    home.run(&["bench", "hadoop"]).failed(2, "--features reference");
 }

@@ -153,6 +153,7 @@ pub async fn datanode(context: &Context, out: &mut Out) -> Result<()> {
             ("uuid", &node.uuid()),
             ("data", &node.data_addr()),
             ("control", &node.control_addr()),
+            ("ipc", &node.ipc_addr()),
             ("http", &node.http_addr()),
         ],
     )?;

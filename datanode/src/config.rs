@@ -20,6 +20,8 @@ pub struct Config {
     pub data_addr: String,
     /// Where the gRPC service Replicas listens.
     pub control_addr: String,
+    /// Where Hadoop's RPC (ClientDatanodeProtocol) listens.
+    pub ipc_addr: String,
     /// Where `/status`, `/metrics` and `/healthz` are served.
     pub http_addr: String,
     /// Host that clients are told to dial; empty: the host of `data_addr`, or, if that is a wildcard, the address from
@@ -65,7 +67,8 @@ impl Default for Config {
             namenode: "127.0.0.1:8030".into(),
             volumes: Vec::new(),
             data_addr: "127.0.0.1:9866".into(),
-            control_addr: "127.0.0.1:9867".into(),
+            control_addr: "127.0.0.1:9863".into(),
+            ipc_addr: "127.0.0.1:9867".into(),
             http_addr: "127.0.0.1:9864".into(),
             advertised_host: String::new(),
             local_socket: String::new(),

@@ -37,6 +37,7 @@ pub struct Handle {
     uuid: String,
     data_addr: SocketAddr,
     control_addr: SocketAddr,
+    ipc_addr: SocketAddr,
     http_addr: SocketAddr,
     local_socket: PathBuf,
     store: Arc<Store>,
@@ -50,6 +51,7 @@ pub async fn start(config: Config) -> Result<Handle> {
     config.check()?;
     let data = bind("data_addr", &config.data_addr).await?;
     let control = bind("control_addr", &config.control_addr).await?;
+    let ipc = bind("ipc_addr", &config.ipc_addr).await?;
     let http = bind("http_addr", &config.http_addr).await?;
     let opening = config.clone();
     let (store, found) = tokio::task::spawn_blocking(move || Store::open(&opening))
@@ -58,8 +60,8 @@ pub async fn start(config: Config) -> Result<Handle> {
     let identity = store.identity();
     let local_socket = socket_path(&config, &identity.datanode_uuid);
     let local = bind_socket(&local_socket)?;
-    let (data_addr, control_addr, http_addr) =
-        (local_addr(&data)?, local_addr(&control)?, local_addr(&http)?);
+    let (data_addr, control_addr) = (local_addr(&data)?, local_addr(&control)?);
+    let (ipc_addr, http_addr) = (local_addr(&ipc)?, local_addr(&http)?);
     let address = DatanodeAddress {
         uuid: identity.datanode_uuid.clone(),
         host: advertised_host(&config, data_addr),
@@ -67,7 +69,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         control_port: control_addr.port().into(),
         http_port: http_addr.port().into(),
         local_socket: local_socket.to_str().unwrap_or_default().to_owned(),
-        ..Default::default()
+        ipc_port: ipc_addr.port().into(),
     };
     let server = DataServer::new(store.clone(), Limits::from(&config));
     let attachment = Attachment::new(&config, store.clone(), server.clone(), address.clone());
@@ -88,6 +90,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         uuid,
         data_addr,
         control_addr,
+        ipc_addr,
         http_addr,
         local_socket,
         store,
@@ -111,6 +114,11 @@ impl Handle {
     /// Where the gRPC service Replicas listens.
     pub fn control_addr(&self) -> SocketAddr {
         self.control_addr
+    }
+
+    /// Where Hadoop's RPC listens.
+    pub fn ipc_addr(&self) -> SocketAddr {
+        self.ipc_addr
     }
 
     /// Where status and metrics are.

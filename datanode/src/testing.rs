@@ -18,6 +18,7 @@ pub fn config(volume: &Path) -> Config {
         volumes: vec![volume.to_owned()],
         data_addr: "127.0.0.1:0".into(),
         control_addr: "127.0.0.1:0".into(),
+        ipc_addr: "127.0.0.1:0".into(),
         http_addr: "127.0.0.1:0".into(),
         reserved_bytes: 0,
         stall_timeout_ms: 5_000,

@@ -266,7 +266,8 @@ impl Cluster {
         let volume = self.volume(index);
         let config = format!(
             "[datanode]\nnamenode = \"{}\"\nvolumes = [{volume:?}]\ndata_addr = \"127.0.0.1:0\"\n\
-             control_addr = \"127.0.0.1:0\"\nhttp_addr = \"127.0.0.1:0\"\n{}\n",
+             control_addr = \"127.0.0.1:0\"\nhttp_addr = \"127.0.0.1:0\"\n\
+             ipc_addr = \"127.0.0.1:0\"\n{}\n",
             self.namenode_addr, self.options.datanode
         );
         let process = self.start_role("datanode", &format!("datanode{index}"), &config);

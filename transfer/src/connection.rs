@@ -100,7 +100,7 @@ pub fn datanode_info(address: &DatanodeAddress) -> DatanodeInfoProto {
             datanode_uuid: address.uuid.clone(),
             xfer_port: address.data_port,
             info_port: address.http_port,
-            ipc_port: address.control_port,
+            ipc_port: address.ipc_port,
             info_secure_port: None,
         },
         ..Default::default()

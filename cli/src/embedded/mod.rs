@@ -167,7 +167,9 @@ async fn start_datanode(
     own.set("datanode", "volumes", vec![volume].into(), Origin::Embedded)?;
     own.set("datanode", "namenode", namenode.into(), Origin::Embedded)?;
     // Several in one process: no address of the file can serve them all.
-    for (offset, key) in ["data_addr", "control_addr", "http_addr"].into_iter().enumerate() {
+    for (offset, key) in
+        ["data_addr", "control_addr", "http_addr", "ipc_addr"].into_iter().enumerate()
+    {
         let addr = ports.addr(ports.datanode(index, offset as u16));
         own.set("datanode", key, addr.into(), Origin::Embedded)?;
     }

@@ -9,12 +9,14 @@ const NAMENODE_GRPC: u16 = 8030;
 const NAMENODE_HTTP: u16 = 9870;
 const REDIS: u16 = 6380;
 
-/// Ports that one base takes: 6 for the NameNode and kvserve, 3 for each DataNode from the tenth on.
+/// Ports that one base takes: 6 for the NameNode and kvserve, 4 for each DataNode from the tenth on.
 const DATANODE_FIRST: u16 = 10;
+/// Data transfer, gRPC, HTTP, and Hadoop's RPC.
+const PORTS_PER_DATANODE: u16 = 4;
 /// DataNodes of one embedded cluster.
 pub const DATANODES_MAX: usize = 64;
 /// The largest base that leaves room for all.
-pub const BASE_MAX: u16 = u16::MAX - DATANODE_FIRST - 3 * DATANODES_MAX as u16;
+pub const BASE_MAX: u16 = u16::MAX - DATANODE_FIRST - PORTS_PER_DATANODE * DATANODES_MAX as u16;
 
 /// How ports are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,10 +84,13 @@ impl Ports {
         self.pick(0, 5)
     }
 
-    /// One of the three ports of a DataNode.
+    /// One of the ports of a DataNode.
     pub fn datanode(self, index: usize, which: u16) -> u16 {
-        assert!(index < DATANODES_MAX && which < 3, "checked when options are read");
-        self.pick(0, DATANODE_FIRST + 3 * index as u16 + which)
+        assert!(
+            index < DATANODES_MAX && which < PORTS_PER_DATANODE,
+            "checked when options are read"
+        );
+        self.pick(0, DATANODE_FIRST + PORTS_PER_DATANODE * index as u16 + which)
     }
 
     /// A port on loopback; 0 is chosen free.
@@ -119,7 +124,7 @@ mod tests {
             ports.kvserve_http(),
         ];
         for index in 0..DATANODES_MAX {
-            all.extend((0..3).map(|which| ports.datanode(index, which)));
+            all.extend((0..PORTS_PER_DATANODE).map(|which| ports.datanode(index, which)));
         }
         let count = all.len();
         all.sort_unstable();

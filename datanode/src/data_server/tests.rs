@@ -47,7 +47,8 @@ impl Node {
             data_port: self.handle.data_addr().port().into(),
             control_port: self.handle.control_addr().port().into(),
             http_port: self.handle.http_addr().port().into(),
-            ..Default::default()
+            ipc_port: self.handle.ipc_addr().port().into(),
+            local_socket: String::new(),
         }
     }
 

@@ -109,8 +109,8 @@ fn address(info: &DatanodeInfoProto) -> DatanodeAddress {
         uuid: info.id.datanode_uuid.clone(),
         host: info.id.ip_addr.clone(),
         data_port: info.id.xfer_port,
-        control_port: info.id.ipc_port,
         http_port: info.id.info_port,
+        ipc_port: info.id.ipc_port,
         ..Default::default()
     }
 }

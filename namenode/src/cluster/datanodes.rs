@@ -319,6 +319,7 @@ fn check_address(address: &DatanodeAddress) -> Result<()> {
         ("data_port", address.data_port),
         ("control_port", address.control_port),
         ("http_port", address.http_port),
+        ("ipc_port", address.ipc_port),
     ] {
         if port > 65_535 || (port == 0 && name == "data_port") {
             return Err(invalid(format!("DataNode {}: {name} {port} is no port", address.uuid)));

@@ -1,6 +1,8 @@
 //! One call as a service sees it, and what it answers.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,22 +17,28 @@ pub struct Identity {
     pub real_user: Option<String>,
 }
 
+/// Text that is a part of a frame: as a `&str`, without a copy of its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Name(Bytes);
+
 /// One call.
+#[derive(Debug)]
 pub struct Call {
     /// Who calls.
     pub identity: Arc<Identity>,
     /// From where.
     pub peer: SocketAddr,
-    /// The client process: with `call_id` it names the call to the retry cache.
+    /// The client process: with `call_id` it names the call to the retry cache. All zero if the client has no id
+    /// of 16 bytes: then its calls cannot be told apart.
     pub client_id: [u8; 16],
     /// The call among that client's; a retry repeats it.
     pub call_id: i32,
     /// How often it was sent before; -1 if the client does not count.
     pub retry_count: i32,
     /// The name of the protocol that declares the method.
-    pub protocol: String,
+    pub protocol: Name,
     /// The method.
-    pub method: String,
+    pub method: Name,
     /// The request message, encoded.
     pub body: Bytes,
 }
@@ -50,7 +58,7 @@ pub struct RpcError {
 pub enum Answer {
     /// At once, without waiting for anything: written with what else is ready for the connection.
     Now(Result<Bytes, RpcError>),
-    /// Later; calls that came after may be answered before.
+    /// Later; calls that came after may be answered before. Dropped unanswered if the connection ends.
     Later(BoxFuture<'static, Result<Bytes, RpcError>>),
 }
 
@@ -60,5 +68,62 @@ pub trait Service: Send + Sync + 'static {
     /// The version of a protocol that is spoken here; `None` if there is no such protocol.
     fn protocol_version(&self, protocol: &str) -> Option<u64>;
     /// Answers a call; `None` if the protocol has no such method.
-    fn call(self: Arc<Self>, call: Call) -> Option<Answer>;
+    fn call(self: &Arc<Self>, call: Call) -> Option<Answer>;
+}
+
+impl RpcError {
+    /// An error of the application.
+    pub fn application(class: &'static str, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), detail: 1 }
+    }
+}
+
+impl Name {
+    /// The text of these bytes, if they are UTF-8.
+    pub fn new(bytes: Bytes) -> Option<Self> {
+        std::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("checked when it was made")
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        Self(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
 }

@@ -89,6 +89,9 @@ pub fn class_of(error: &Error, verb: Verb) -> &'static str {
         Code::NotResponsible => STANDBY,
         Code::Corrupt => CHECKSUM,
         Code::BlockMissing => BLOCK_MISSING,
+        Code::NamespaceQuota => NAME_QUOTA,
+        Code::SpaceQuota => SPACE_QUOTA,
+        Code::TypeQuota => TYPE_QUOTA,
         Code::Unsupported => UNSUPPORTED,
         Code::NotEnoughDatanodes
         | Code::NoSpace

@@ -24,8 +24,18 @@ const LOCATED_BLOCKS_MAX: usize = 20_000;
 /// The service.
 pub struct NamespaceService(pub Arc<Node>);
 
+/// Reads answer without waiting; writes wait for the journal.
+macro_rules! answer {
+    (read $call:expr) => {
+        $call
+    };
+    (write $call:expr) => {
+        $call.await
+    };
+}
+
 macro_rules! methods {
-    ($($name:ident($request:ty) -> $reply:ty, $method:ident;)*) => {
+    ($($kind:ident $name:ident($request:ty) -> $reply:ty, $method:ident;)*) => {
         #[tonic::async_trait]
         impl Namespace for NamespaceService {
             $(async fn $name(
@@ -34,7 +44,7 @@ macro_rules! methods {
             ) -> std::result::Result<Response<$reply>, Status> {
                 let since = Instant::now();
                 let peer = request.remote_addr().map(|addr| addr.ip());
-                let result = self.0.$name(request.into_inner(), peer).await;
+                let result = answer!($kind self.0.$name(request.into_inner(), peer));
                 self.0.counted(Method::$method, since, result)
             })*
         }
@@ -42,39 +52,39 @@ macro_rules! methods {
 }
 
 methods! {
-    get_server_defaults(GetServerDefaultsRequest) -> ServerDefaults, GetServerDefaults;
-    get_file_info(PathRequest) -> GetFileInfoReply, GetFileInfo;
-    get_listing(GetListingRequest) -> GetListingReply, GetListing;
-    get_block_locations(GetBlockLocationsRequest) -> LocatedBlocks, GetBlockLocations;
-    get_content_summary(PathRequest) -> ContentSummary, GetContentSummary;
-    get_fs_stats(GetFsStatsRequest) -> FsStats, GetFsStats;
-    mkdirs(MkdirsRequest) -> MkdirsReply, Mkdirs;
-    create(CreateRequest) -> CreateReply, Create;
-    append(AppendRequest) -> AppendReply, Append;
-    add_block(AddBlockRequest) -> LocatedBlock, AddBlock;
-    abandon_block(AbandonBlockRequest) -> Empty, AbandonBlock;
-    get_additional_datanode(GetAdditionalDatanodeRequest) -> LocatedBlock, GetAdditionalDatanode;
-    update_block_for_pipeline(UpdateBlockForPipelineRequest) -> LocatedBlock, UpdateBlockForPipeline;
-    update_pipeline(UpdatePipelineRequest) -> Empty, UpdatePipeline;
-    fsync(FsyncRequest) -> Empty, Fsync;
-    complete(CompleteRequest) -> CompleteReply, Complete;
-    renew_lease(RenewLeaseRequest) -> Empty, RenewLease;
-    recover_lease(RecoverLeaseRequest) -> RecoverLeaseReply, RecoverLease;
-    report_bad_blocks(ReportBadBlocksRequest) -> Empty, ReportBadBlocks;
-    rename(RenameRequest) -> Empty, Rename;
-    delete(DeleteRequest) -> DeleteReply, Delete;
-    link(LinkRequest) -> FileStatus, Link;
-    truncate(TruncateRequest) -> TruncateReply, Truncate;
-    set_permission(SetPermissionRequest) -> Empty, SetPermission;
-    set_owner(SetOwnerRequest) -> Empty, SetOwner;
-    set_times(SetTimesRequest) -> Empty, SetTimes;
-    set_replication(SetReplicationRequest) -> Empty, SetReplication;
+    read get_server_defaults(GetServerDefaultsRequest) -> ServerDefaults, GetServerDefaults;
+    read get_file_info(PathRequest) -> GetFileInfoReply, GetFileInfo;
+    read get_listing(GetListingRequest) -> GetListingReply, GetListing;
+    read get_block_locations(GetBlockLocationsRequest) -> LocatedBlocks, GetBlockLocations;
+    read get_content_summary(PathRequest) -> ContentSummary, GetContentSummary;
+    read get_fs_stats(GetFsStatsRequest) -> FsStats, GetFsStats;
+    write mkdirs(MkdirsRequest) -> MkdirsReply, Mkdirs;
+    write create(CreateRequest) -> CreateReply, Create;
+    write append(AppendRequest) -> AppendReply, Append;
+    write add_block(AddBlockRequest) -> LocatedBlock, AddBlock;
+    write abandon_block(AbandonBlockRequest) -> Empty, AbandonBlock;
+    write get_additional_datanode(GetAdditionalDatanodeRequest) -> LocatedBlock, GetAdditionalDatanode;
+    write update_block_for_pipeline(UpdateBlockForPipelineRequest) -> LocatedBlock, UpdateBlockForPipeline;
+    write update_pipeline(UpdatePipelineRequest) -> Empty, UpdatePipeline;
+    write fsync(FsyncRequest) -> Empty, Fsync;
+    write complete(CompleteRequest) -> CompleteReply, Complete;
+    write renew_lease(RenewLeaseRequest) -> Empty, RenewLease;
+    write recover_lease(RecoverLeaseRequest) -> RecoverLeaseReply, RecoverLease;
+    write report_bad_blocks(ReportBadBlocksRequest) -> Empty, ReportBadBlocks;
+    write rename(RenameRequest) -> Empty, Rename;
+    write delete(DeleteRequest) -> DeleteReply, Delete;
+    write link(LinkRequest) -> FileStatus, Link;
+    write truncate(TruncateRequest) -> TruncateReply, Truncate;
+    write set_permission(SetPermissionRequest) -> Empty, SetPermission;
+    write set_owner(SetOwnerRequest) -> Empty, SetOwner;
+    write set_times(SetTimesRequest) -> Empty, SetTimes;
+    write set_replication(SetReplicationRequest) -> Empty, SetReplication;
 }
 
 type Peer = Option<IpAddr>;
 
 impl Node {
-    async fn get_server_defaults(
+    pub(super) fn get_server_defaults(
         &self,
         _: GetServerDefaultsRequest,
         _: Peer,
@@ -89,14 +99,18 @@ impl Node {
         })
     }
 
-    async fn get_file_info(&self, message: PathRequest, _: Peer) -> Result<GetFileInfoReply> {
+    pub(super) fn get_file_info(&self, message: PathRequest, _: Peer) -> Result<GetFileInfoReply> {
         let (caller, _) = self.enter(Method::GetFileInfo, message.caller)?;
         let path = path(&message.path)?;
         let status = self.log.read(|state| state.status(&caller, &path))?;
         Ok(GetFileInfoReply { status })
     }
 
-    async fn get_listing(&self, message: GetListingRequest, _: Peer) -> Result<GetListingReply> {
+    pub(super) fn get_listing(
+        &self,
+        message: GetListingRequest,
+        _: Peer,
+    ) -> Result<GetListingReply> {
         let (caller, _) = self.enter(Method::GetListing, message.caller)?;
         let path = path(&message.path)?;
         let found = self
@@ -108,7 +122,7 @@ impl Node {
         Ok(GetListingReply { entries: listing.entries, remaining: listing.remaining })
     }
 
-    async fn get_block_locations(
+    pub(super) fn get_block_locations(
         &self,
         message: GetBlockLocationsRequest,
         peer: Peer,
@@ -132,17 +146,21 @@ impl Node {
         })
     }
 
-    async fn get_content_summary(&self, message: PathRequest, _: Peer) -> Result<ContentSummary> {
+    pub(super) fn get_content_summary(
+        &self,
+        message: PathRequest,
+        _: Peer,
+    ) -> Result<ContentSummary> {
         let (caller, _) = self.enter(Method::GetContentSummary, message.caller)?;
         let path = path(&message.path)?;
         self.log.read(|state| state.content_summary(&caller, &path))
     }
 
-    async fn get_fs_stats(&self, _: GetFsStatsRequest, _: Peer) -> Result<FsStats> {
+    pub(super) fn get_fs_stats(&self, _: GetFsStatsRequest, _: Peer) -> Result<FsStats> {
         Ok(self.fs_stats())
     }
 
-    async fn mkdirs(&self, message: MkdirsRequest, _: Peer) -> Result<MkdirsReply> {
+    pub(super) async fn mkdirs(&self, message: MkdirsRequest, _: Peer) -> Result<MkdirsReply> {
         let call = self.enter(Method::Mkdirs, message.caller)?;
         let op = Op::Mkdirs {
             path: path(&message.path)?,
@@ -155,7 +173,7 @@ impl Node {
         }
     }
 
-    async fn create(&self, message: CreateRequest, _: Peer) -> Result<CreateReply> {
+    pub(super) async fn create(&self, message: CreateRequest, _: Peer) -> Result<CreateReply> {
         let call = self.enter(Method::Create, message.caller)?;
         check_principal("the lease holder", &message.holder)?;
         let or = |asked: u64, default: u64| if asked == 0 { default } else { asked };
@@ -177,7 +195,7 @@ impl Node {
         }
     }
 
-    async fn rename(&self, message: RenameRequest, _: Peer) -> Result<Empty> {
+    pub(super) async fn rename(&self, message: RenameRequest, _: Peer) -> Result<Empty> {
         let call = self.enter(Method::Rename, message.caller.clone())?;
         let mode = match message.mode() {
             RenameMode::NoReplace => op::RenameMode::NoReplace,
@@ -191,7 +209,7 @@ impl Node {
         self.propose(call, op).await.map(|_| Empty {})
     }
 
-    async fn delete(&self, message: DeleteRequest, _: Peer) -> Result<DeleteReply> {
+    pub(super) async fn delete(&self, message: DeleteRequest, _: Peer) -> Result<DeleteReply> {
         let call = self.enter(Method::Delete, message.caller)?;
         let op = Op::Delete { path: path(&message.path)?, recursive: message.recursive };
         match self.propose(call, op).await? {
@@ -200,7 +218,7 @@ impl Node {
         }
     }
 
-    async fn link(&self, message: LinkRequest, _: Peer) -> Result<FileStatus> {
+    pub(super) async fn link(&self, message: LinkRequest, _: Peer) -> Result<FileStatus> {
         let call = self.enter(Method::Link, message.caller)?;
         let op = Op::Link { source: path(&message.source)?, target: path(&message.target)? };
         match self.propose(call, op).await? {
@@ -209,13 +227,17 @@ impl Node {
         }
     }
 
-    async fn set_permission(&self, message: SetPermissionRequest, _: Peer) -> Result<Empty> {
+    pub(super) async fn set_permission(
+        &self,
+        message: SetPermissionRequest,
+        _: Peer,
+    ) -> Result<Empty> {
         let call = self.enter(Method::SetPermission, message.caller)?;
         let op = Op::SetPermission { path: path(&message.path)?, mode: message.mode };
         self.propose(call, op).await.map(|_| Empty {})
     }
 
-    async fn set_owner(&self, message: SetOwnerRequest, _: Peer) -> Result<Empty> {
+    pub(super) async fn set_owner(&self, message: SetOwnerRequest, _: Peer) -> Result<Empty> {
         let call = self.enter(Method::SetOwner, message.caller)?;
         for (what, name) in [("the owner", &message.owner), ("the group", &message.group)] {
             if !name.is_empty() {
@@ -227,7 +249,7 @@ impl Node {
         self.propose(call, op).await.map(|_| Empty {})
     }
 
-    async fn set_times(&self, message: SetTimesRequest, _: Peer) -> Result<Empty> {
+    pub(super) async fn set_times(&self, message: SetTimesRequest, _: Peer) -> Result<Empty> {
         let call = self.enter(Method::SetTimes, message.caller)?;
         let op = Op::SetTimes {
             path: path(&message.path)?,
@@ -237,7 +259,11 @@ impl Node {
         self.propose(call, op).await.map(|_| Empty {})
     }
 
-    async fn set_replication(&self, message: SetReplicationRequest, _: Peer) -> Result<Empty> {
+    pub(super) async fn set_replication(
+        &self,
+        message: SetReplicationRequest,
+        _: Peer,
+    ) -> Result<Empty> {
         let call = self.enter(Method::SetReplication, message.caller)?;
         check_layout(message.replication.into(), self.config.block_bytes)?;
         let op =

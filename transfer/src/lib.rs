@@ -10,14 +10,16 @@
 //! | [`connection`] | dialling a DataNode, deadlines, a small pool of idle connections |
 //! | [`reader`] | a range of one block from one DataNode, verified |
 //! | [`writer`] | one block over one pipeline, with packets in flight |
+//! | [`coder`] | erasure coding: parity from data, lost units from those left |
 //! | [`short_circuit`] | open files handed over a Unix socket |
 //!
-//! Invariants: [`checksum`], [`packet`], [`ack`] and [`meta`] decide without IO and know no clock. Every decoder is
+//! Invariants: [`checksum`], [`coder`], [`packet`], [`ack`] and [`meta`] decide without IO and know no clock. Every decoder is
 //! total: any bytes give a value or an error, and nothing is allocated beyond a checked length. This crate knows
 //! neither files of the namespace nor folders of a DataNode.
 
 pub mod ack;
 pub mod checksum;
+pub mod coder;
 pub mod connection;
 pub mod meta;
 pub mod op;

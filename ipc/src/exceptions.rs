@@ -92,6 +92,8 @@ pub fn class_of(error: &Error, verb: Verb) -> &'static str {
         Code::NamespaceQuota => NAME_QUOTA,
         Code::SpaceQuota => SPACE_QUOTA,
         Code::TypeQuota => TYPE_QUOTA,
+        Code::Snapshot => SNAPSHOT,
+        Code::ReadOnlySnapshot => SNAPSHOT_ACCESS,
         Code::Unsupported => UNSUPPORTED,
         Code::NotEnoughDatanodes
         | Code::NoSpace

@@ -128,6 +128,10 @@ codes! {
     SpaceQuota = 30, Exhausted, ResourceExhausted;
     /// The quota of bytes on one type of storage under a folder is used up.
     TypeQuota = 31, Exhausted, ResourceExhausted;
+    /// Snapshots forbid it: the folder has some, is not snapshottable, or lies within one that is.
+    Snapshot = 32, Conflict, FailedPrecondition;
+    /// What is in a snapshot can't be changed.
+    ReadOnlySnapshot = 33, Denied, PermissionDenied;
 }
 
 /// An error: a stable code and a message for a person.

@@ -95,14 +95,10 @@ pub fn class_of(error: &Error, verb: Verb) -> &'static str {
         Code::Snapshot => SNAPSHOT,
         Code::ReadOnlySnapshot => SNAPSHOT_ACCESS,
         Code::Unsupported => UNSUPPORTED,
-        Code::NotEnoughDatanodes
-        | Code::NoSpace
-        | Code::Stale
-        | Code::Incompatible
-        | Code::Io
-        | Code::Internal
-        | Code::LimitExceeded
-        | Code::Cancelled => IO,
+        Code::NamespaceQuota => NAME_QUOTA,
+        Code::SpaceQuota => SPACE_QUOTA,
+        Code::TypeQuota => TYPE_QUOTA,
+        _ => IO,
     }
 }
 

@@ -9,6 +9,7 @@
 //! No IO, no clock, no randomness. What is volatile (targets of a block, lease renewals, replicas) is not here.
 
 mod codec;
+pub mod quota;
 #[cfg(test)]
 mod tests;
 
@@ -200,6 +201,8 @@ pub enum Op {
     DeleteVersion { store: String, version: u64 },
     /// Removes a store with its versions.
     DeleteStore { store: String },
+    /// Changes quotas.
+    Quota(quota::QuotaOp),
 }
 
 /// A block recovery to be done by a DataNode.
@@ -369,6 +372,7 @@ impl Op {
             Self::SetVersionState { .. } => "setVersionState",
             Self::DeleteVersion { .. } => "deleteVersion",
             Self::DeleteStore { .. } => "deleteStore",
+            Self::Quota(op) => op.name(),
         }
     }
 
@@ -389,6 +393,7 @@ impl Op {
                 | Self::BeginBlockRecovery { .. }
                 | Self::CommitBlockSynchronization { .. }
                 | Self::SetVersionState { .. }
+                | Self::Quota(_)
         )
     }
 }

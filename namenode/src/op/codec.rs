@@ -7,6 +7,7 @@ use proto::granary::{FileStatus, TableInfo};
 use proto::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PRINCIPAL_BYTES_MAX};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
+use super::quota::{self, QuotaOp};
 use super::{
     Block, BlockRecovery, CallId, Caller, ERROR_TEXT_BYTES_MAX, FileRef, GROUPS_MAX, Op,
     RenameMode, Reply, Request, TABLES_MAX, Verdict,
@@ -79,11 +80,11 @@ fn principal(r: &mut Reader<'_>) -> Decoded<String> {
     r.text(PRINCIPAL_BYTES_MAX).map(str::to_owned)
 }
 
-fn put_path(out: &mut Vec<u8>, path: &FsPath) {
+pub(super) fn put_path(out: &mut Vec<u8>, path: &FsPath) {
     put_text(out, path.as_str());
 }
 
-fn path(r: &mut Reader<'_>) -> Decoded<FsPath> {
+pub(super) fn path(r: &mut Reader<'_>) -> Decoded<FsPath> {
     let malformed = r.malformed("a path");
     let text = r.text(PATH_BYTES_MAX)?;
     let path = FsPath::parse(text).map_err(|_| malformed.clone())?;
@@ -330,6 +331,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             put_u8(out, 25);
             put_text(out, store);
         }
+        Op::Quota(op) => op.encode(out),
     }
 }
 
@@ -412,6 +414,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
         },
         24 => Op::DeleteVersion { store: principal(r)?, version: r.u64()? },
         25 => Op::DeleteStore { store: principal(r)? },
+        quota::TAG => QuotaOp::decode(r)?,
         _ => return Err(malformed),
     })
 }

@@ -3,6 +3,7 @@
 use proto::granary::TableInfo;
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
+use super::quota::{Limit, QuotaOp, StorageType};
 use super::{
     Block, CallId, Caller, FileRef, Op, RenameMode, Request, Verdict, decode_reply, encode_reply,
 };
@@ -69,6 +70,20 @@ fn all_ops() -> Vec<Op> {
     ]
 }
 
+/// One of each operation of the families that have a tag of their own and another inside.
+fn family_ops() -> Vec<(u8, Op)> {
+    let quota =
+        |names, space, storage| Op::Quota(QuotaOp::Set { path: path("/a"), names, space, storage });
+    vec![
+        (41, quota(Limit::Set(5), Limit::Clear, None)),
+        (41, quota(Limit::Keep, Limit::Set(9), Some(StorageType::Disk))),
+    ]
+}
+
+fn every_op() -> Vec<Op> {
+    all_ops().into_iter().chain(family_ops().into_iter().map(|(_, op)| op)).collect()
+}
+
 fn request(op: Op) -> Request {
     let caller = Caller { user: "u".into(), groups: vec!["g".into()], superuser: false };
     let call_id = Some(CallId { client: [3; 16], call: 4 });
@@ -99,16 +114,19 @@ fn golden_bytes_of_a_request() {
 }
 
 #[test]
-fn tags_are_the_numbers_one_to_twenty_five_in_order() {
+fn tags_are_the_numbers_one_to_twenty_five_in_order_and_those_of_the_families() {
     let head = encoded(&request(Op::DeleteStore { store: "s".into() })).len() - 6;
     for (at, op) in all_ops().into_iter().enumerate() {
         assert_eq!(usize::from(encoded(&request(op))[head]), at + 1);
+    }
+    for (tag, op) in family_ops() {
+        assert_eq!(encoded(&request(op))[head], tag);
     }
 }
 
 #[test]
 fn every_request_survives_its_bytes() {
-    for op in all_ops() {
+    for op in every_op() {
         let request = request(op);
         assert_eq!(Request::decode(&encoded(&request)), Ok(request));
     }
@@ -116,7 +134,7 @@ fn every_request_survives_its_bytes() {
 
 #[test]
 fn a_request_cut_short_or_with_a_tail_is_an_error() {
-    for op in all_ops() {
+    for op in every_op() {
         let mut bytes = encoded(&request(op));
         for length in 0..bytes.len() {
             assert!(Request::decode(&bytes[..length]).is_err());
@@ -128,7 +146,7 @@ fn a_request_cut_short_or_with_a_tail_is_an_error() {
 
 #[test]
 fn a_flipped_bit_gives_an_error_or_another_request_never_a_panic() {
-    for op in all_ops() {
+    for op in every_op() {
         let good = request(op);
         let bytes = encoded(&good);
         for at in 0..bytes.len() * 8 {

@@ -16,6 +16,7 @@ use super::inodes::{BlockList, BlockRecord, Body, Inode};
 use super::interned::Layout;
 use super::leases::Lease;
 use super::permissions::{WRITE, denied};
+use super::quotas::{Charge, signed};
 use super::tree::Walk;
 use super::{BlockInfo, RECOVERY_HOLDER, State};
 use crate::op::{Block, BlockState, Caller, Effect, FileRef, Op, Reply};
@@ -169,6 +170,8 @@ impl State {
         let walk = self.walk(caller, path)?;
         let Some(slot) = walk.target else {
             self.plan_new_entry(caller, path, walk.folder, walk.missing, *create_parents)?;
+            let names = signed(walk.missing as u64);
+            self.demand_room(&[Charge { folder: walk.folder, names, space: 0 }])?;
             return Ok(walk);
         };
         let inode = self.inodes.get(slot);
@@ -218,7 +221,7 @@ impl State {
         let folder = match walk.target {
             Some(old) => {
                 self.detach(walk.folder, name, now);
-                self.remove_tree(old, now, effects);
+                self.remove_tree(old, walk.folder, now, effects);
                 walk.folder
             }
             None => {
@@ -234,6 +237,7 @@ impl State {
         inode.set_open(true);
         let slot = self.add_inode(inode);
         self.attach(folder, name, slot, now);
+        self.charge(&[Charge { folder, names: 1, space: 0 }]);
         self.take_lease(id, holder, effects);
         Ok(Reply::File(Box::new(self.status_of(slot, name))))
     }
@@ -249,7 +253,17 @@ impl State {
         self.demand(caller, slot, WRITE, path)?;
         self.demand_unsealed(slot, path)?;
         self.demand_closed(slot, path)?;
+        if let Some(&last) = self.blocks_of(slot).last() {
+            let open = self.block_bytes(slot).saturating_sub(self.block_info(last).length);
+            self.demand_room(&self.file_charges(slot, self.replicated(slot, open)))?;
+        }
         Ok(slot)
+    }
+
+    /// Bytes of one replica of a file's blocks as what all replicas take.
+    pub(super) fn replicated(&self, file: u32, bytes: u64) -> i64 {
+        let layout = self.interned.layouts.get(self.inodes.get(file).layout);
+        signed(bytes.saturating_mul(u64::from(layout.replication)))
     }
 
     fn append(
@@ -388,6 +402,10 @@ impl State {
             return error(Code::LimitExceeded, format!("a file of {} blocks", blocks.len()));
         }
         let commit = self.plan_commit(file, previous)?;
+        // What a block that is final now did not use is given back first.
+        let whole = self.block_bytes(file);
+        let unused = commit.map_or(0, |(_, length)| whole - length);
+        self.demand_room(&self.file_charges(file, self.replicated(file, whole - unused)))?;
         Ok(NextBlock::New { file, commit })
     }
 
@@ -415,6 +433,7 @@ impl State {
         let inode = self.inodes.get_mut(file);
         inode.set_blocks(body);
         inode.modified_ns = now;
+        self.charge_file(file, self.replicated(file, self.block_bytes(file)));
         let info = self.block_info(slot);
         effects.push(Effect::BlockAdded {
             block: info.block(),
@@ -442,7 +461,7 @@ impl State {
         }
     }
 
-    /// Gives a block its length and state, and its file the sum.
+    /// Gives a block its length and state, its file the sum, and quotas what it takes now.
     pub(super) fn set_block(
         &mut self,
         slot: u32,
@@ -450,18 +469,25 @@ impl State {
         state: u8,
         effects: &mut Vec<Effect>,
     ) {
+        let file = self.blocks.get(slot).inode;
+        let whole = self.block_bytes(file);
+        let charged = self.replicated(file, self.charged_bytes(slot, whole));
         let record = self.blocks.get_mut(slot);
-        let (old, file) = (u64::from(record.length), record.inode);
+        let old = u64::from(record.length);
         record.length = u32::try_from(length).expect("a plan bounds the length of a block");
         record.set_state(state);
         let inode = self.inodes.get_mut(file);
         inode.length = inode.length - old + length;
+        let space = self.replicated(file, self.charged_bytes(slot, whole)) - charged;
+        self.charge_file(file, space);
         let info = self.block_info(slot);
         effects.push(Effect::BlockChanged { block: info.block(), slot, state: info.state });
     }
 
     /// Takes the last block of a file away.
     pub(super) fn drop_last_block(&mut self, file: u32, slot: u32, effects: &mut Vec<Effect>) {
+        let charged = self.charged_bytes(slot, self.block_bytes(file));
+        self.charge_file(file, -self.replicated(file, charged));
         let length = u64::from(self.blocks.get(slot).length);
         let body = match self.inodes.get(file).blocks() {
             Body::List(list) => {

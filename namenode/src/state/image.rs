@@ -10,6 +10,7 @@ use super::inodes::Body;
 use super::interned::Interned;
 use super::leases::Leases;
 use super::names::Node;
+use super::quotas::Quotas;
 use super::retry::RetryCache;
 use super::slab::{NONE, PageImage, Record, Side};
 use super::{Catalogue, Counters, ROOT, State};
@@ -130,6 +131,7 @@ impl State {
         self.leases.encode(&mut out);
         self.retry.encode(&mut out);
         self.catalogue.encode(&mut out);
+        self.quotas.encode(&mut out);
         out
     }
 
@@ -148,6 +150,10 @@ impl State {
         self.leases = Leases::decode(r)?;
         self.retry = RetryCache::decode(r)?;
         self.catalogue = Catalogue::decode(r)?;
+        // What a version before quotas wrote ends here.
+        if r.remaining() > 0 {
+            self.quotas = Quotas::decode(r)?;
+        }
         r.end()
     }
 
@@ -167,7 +173,11 @@ impl State {
         }
         self.index_inodes()?;
         self.index_blocks()?;
-        self.check_names()?;
+        let names = self.check_names()?;
+        for (file, folder) in names {
+            self.found_name(file, folder);
+        }
+        self.check_quotas()?;
         for (inode, _) in self.leases.iter() {
             match self.slot_of_inode(inode) {
                 Some(slot) if self.inodes.get(slot).is_open() => {}
@@ -239,10 +249,12 @@ impl State {
         if named != self.blocks.len() { unsound("no block without a file") } else { Ok(()) }
     }
 
-    fn check_names(&self) -> Result<(), Malformed> {
+    /// Gives the names, as file and folder, of files that have several or do not know their folder.
+    fn check_names(&self) -> Result<Vec<(u32, u32)>, Malformed> {
         let mut nodes = 0;
         let mut names = 0;
-        for (_, inode) in self.inodes.iter().filter(|(_, inode)| inode.is_folder()) {
+        let mut shared = Vec::new();
+        for (folder, inode) in self.inodes.iter().filter(|(_, inode)| inode.is_folder()) {
             let mut children = 0;
             let mut pending: Vec<(u32, Option<u8>)> = vec![(inode.body, None)];
             while let Some((node, level)) = pending.pop().filter(|(node, _)| *node != NONE) {
@@ -263,6 +275,10 @@ impl State {
                     if slot >= self.inodes.end() || self.inodes.get(slot).is_vacant() {
                         return unsound("an inode under every name");
                     }
+                    let named = self.inodes.get(slot);
+                    if named.links > 1 || named.parent == NONE {
+                        shared.push((slot, folder));
+                    }
                 }
             }
             if children != inode.children() {
@@ -272,7 +288,7 @@ impl State {
         }
         let links: u64 = self.inodes.iter().map(|(_, inode)| u64::from(inode.links)).sum();
         // The root has no name, and counts as having one.
-        if links != names + 1 { unsound("as many names as links") } else { Ok(()) }
+        if links != names + 1 { unsound("as many names as links") } else { Ok(shared) }
     }
 
     /// A checksum over everything that can be seen: equal states have equal ones, however they came about. Takes time

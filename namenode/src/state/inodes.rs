@@ -14,6 +14,7 @@ const FOLDER: u16 = 1;
 const OPEN: u16 = 1 << 1;
 const LIST: u16 = 1 << 2;
 const SEALED: u16 = 1 << 3;
+const HAS_QUOTA: u16 = 1 << 5;
 
 /// A file or folder. The default is a free slot.
 #[derive(Default, Clone)]
@@ -29,7 +30,7 @@ pub(crate) struct Inode {
     pub permission: u32,
     /// Of a file: replication and block size, interned.
     pub layout: u32,
-    /// Of a folder: the folder it is in. Of a file: a folder that has a name of it, or NONE.
+    /// The folder it is in; of a file with several names, the folder of one. NONE for the root.
     pub parent: u32,
     /// Of a file: its block, or its list of blocks. Of a folder: the root node of its entries. Or NONE.
     pub body: u32,
@@ -91,6 +92,15 @@ impl Inode {
 
     pub(crate) fn seal(&mut self) {
         self.set(SEALED, true);
+    }
+
+    /// Whether a folder has an entry among the quotas.
+    pub(crate) fn has_quota(&self) -> bool {
+        self.flags & HAS_QUOTA != 0
+    }
+
+    pub(crate) fn set_quota(&mut self, quota: bool) {
+        self.set(HAS_QUOTA, quota);
     }
 
     fn set(&mut self, flag: u16, on: bool) {

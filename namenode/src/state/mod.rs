@@ -11,6 +11,8 @@
 //! | `verbs` | mkdirs, delete, rename, link, attributes |
 //! | `files` | create, append, addBlock, complete and what lies between |
 //! | `recovery` | truncate, lease and block recovery |
+//! | `links` | the folders of files with several names |
+//! | `quotas` | limits on folders, and what their trees use |
 //! | `leases` | open files and their writers |
 //! | `retry` | replies to calls that may be repeated |
 //! | `catalogue`, `stores` | stores, versions, tables; the verbs on them |
@@ -28,8 +30,10 @@ pub(crate) mod image;
 mod inodes;
 mod interned;
 pub(crate) mod leases;
+mod links;
 mod names;
 mod permissions;
+mod quotas;
 mod recovery;
 mod retry;
 pub(crate) mod slab;
@@ -44,6 +48,7 @@ use proto::{BlockId, Code, Error, GenerationStamp, InodeId, Result, Txid};
 
 pub use catalogue::{Store, Version, VersionStage};
 pub use leases::{Lease, PendingRecovery, RECOVERY_HOLDER};
+pub use quotas::{Limits, Quota, Usage};
 pub use retry::{RETRY_AGE_NS_MAX, RETRY_ENTRIES_MAX};
 pub use tree::{FileBlocks, Listing};
 
@@ -52,7 +57,9 @@ use catalogue::Catalogue;
 use inodes::{BlockList, BlockRecord, Inode};
 use interned::{Interned, Permission};
 use leases::Leases;
+use links::Links;
 use names::Nodes;
+use quotas::Quotas;
 use retry::RetryCache;
 use slab::{IdMap, NONE, Slab};
 
@@ -125,6 +132,8 @@ pub struct State {
     pub(crate) leases: Leases,
     pub(crate) retry: RetryCache,
     pub(crate) catalogue: Catalogue,
+    pub(crate) quotas: Quotas,
+    pub(crate) links: Links,
     pub(crate) counters: Counters,
 }
 
@@ -157,6 +166,8 @@ impl State {
             leases: Leases::default(),
             retry: RetryCache::default(),
             catalogue: Catalogue::default(),
+            quotas: Quotas::default(),
+            links: Links::default(),
             counters: Counters {
                 txid: 0,
                 next_inode: InodeId::ROOT.0,
@@ -241,6 +252,7 @@ impl State {
             | Op::SetVersionState { .. }
             | Op::DeleteVersion { .. }
             | Op::DeleteStore { .. } => self.perform_on_store(caller, now, &request.op, effects),
+            Op::Quota(op) => self.perform_on_quota(caller, op),
         }
     }
 
@@ -272,6 +284,7 @@ impl State {
             | Op::SetVersionState { .. }
             | Op::DeleteVersion { .. }
             | Op::DeleteStore { .. } => self.plan_on_store(caller, &request.op),
+            Op::Quota(op) => self.plan_on_quota(caller, op),
         }
     }
 

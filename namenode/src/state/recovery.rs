@@ -98,7 +98,25 @@ impl State {
             let message = format!("{path} has {have} bytes: it can't be truncated to {length}");
             return error(Code::InvalidArgument, message);
         }
+        self.demand_room(&self.file_charges(slot, self.space_to_truncate(slot, length)))?;
         Ok(slot)
+    }
+
+    /// How much more, or less, space a file takes when it is cut: a block that is cut inside counts as a whole one
+    /// while it is.
+    fn space_to_truncate(&self, file: u32, length: u64) -> i64 {
+        let whole = self.block_bytes(file);
+        let (mut start, mut before, mut after) = (0u64, 0u64, 0u64);
+        for &block in self.blocks_of(file) {
+            let end = start + u64::from(self.blocks.get(block).length);
+            let charged = self.charged_bytes(block, whole);
+            before = before.saturating_add(charged);
+            if start < length {
+                after = after.saturating_add(if end > length { whole } else { charged });
+            }
+            start = end;
+        }
+        self.replicated(file, after) - self.replicated(file, before)
     }
 
     fn truncate(&mut self, file: u32, length: u64, now: i64, effects: &mut Vec<Effect>) -> Reply {

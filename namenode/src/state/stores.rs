@@ -13,6 +13,7 @@ use proto::{Code, Error, FsPath, Result};
 
 use super::catalogue::{STORES_FOLDER, Store, Version, VersionStage};
 use super::permissions::{EXECUTE, READ, denied};
+use super::quotas::{Charge, signed};
 use super::{ROOT, State};
 use crate::op::{Caller, ERROR_TEXT_BYTES_MAX, Effect, Op, Reply, TABLES_MAX, Verdict};
 
@@ -141,7 +142,33 @@ impl State {
                 return error(Code::InvalidArgument, format!("two tables are named {name:?}"));
             }
         }
+        self.demand_room_for_version(store, files.values())?;
         Ok(files)
+    }
+
+    /// The folders and names of a new version, where they will be.
+    fn demand_room_for_version<'f>(
+        &self,
+        store: &str,
+        files: impl Iterator<Item = &'f u32>,
+    ) -> Result<()> {
+        let (mut folder, mut made) = (ROOT, 3);
+        for part in [STORES_FOLDER, store] {
+            match self.nodes.find(self.inodes.get(folder).body, part.as_bytes()) {
+                Some(child) => folder = child,
+                None => break,
+            }
+            made -= 1;
+        }
+        if !self.is_counted(folder) {
+            return Ok(());
+        }
+        let mut charges = vec![Charge { folder, names: made, space: 0 }];
+        charges.extend(files.map(|&file| {
+            let space = signed(self.space_of(file));
+            Charge { folder, names: 1, space }
+        }));
+        self.demand_room(&charges)
     }
 
     /// What a new store will call its own must not be somebody else's.
@@ -225,11 +252,8 @@ impl State {
             folder = self.own_folder(folder, part, now);
         }
         for (name, &slot) in files {
-            self.attach(folder, name, slot, now);
-            let inode = self.inodes.get_mut(slot);
-            inode.links += 1;
-            inode.changed_ns = now;
-            inode.seal();
+            self.attach_link(folder, name, slot, now);
+            self.inodes.get_mut(slot).seal();
         }
         let own = |table: &TableInfo| {
             let file = table.path.trim_end_matches('/').rsplit('/').next().unwrap_or(&table.path);
@@ -345,7 +369,7 @@ impl State {
             }
         }
         self.detach(parent, names.last().expect("a folder has a name"), now);
-        self.remove_tree(slot, now, effects);
+        self.remove_tree(slot, parent, now, effects);
     }
 
     fn retain(&mut self, name: &str, now: i64, effects: &mut Vec<Effect>) {

@@ -2,6 +2,7 @@
 
 mod files;
 mod names;
+mod quotas;
 mod stores;
 
 use proto::granary::FileStatus;

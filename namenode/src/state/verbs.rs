@@ -10,7 +10,7 @@ use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 use super::inodes::{Body, Inode};
 use super::interned::{Layout, Permission};
 use super::permissions::{EXECUTE, READ, WRITE, denied};
-use super::slab::NONE;
+use super::quotas::{Charge, Usage, signed};
 use super::tree::not_found;
 use super::{ROOT, State};
 use crate::op::{Caller, Effect, Op, RenameMode, Reply};
@@ -25,6 +25,7 @@ struct RenamePlan {
     from: u32,
     to: u32,
     replaced: Option<u32>,
+    charges: Vec<Charge>,
 }
 
 fn error<T>(code: Code, message: String) -> Result<T> {
@@ -79,16 +80,13 @@ impl State {
                     return Ok(Reply::Deleted(false));
                 };
                 self.detach(folder, path.name().expect("the root is not deleted"), now);
-                self.remove_tree(slot, now, effects);
+                self.remove_tree(slot, folder, now, effects);
                 Ok(Reply::Deleted(true))
             }
             Op::Link { source, target } => {
                 let (slot, folder) = self.plan_link(caller, source, target)?;
                 let name = target.name().expect("a link is not the root");
-                self.attach(folder, name, slot, now);
-                let inode = self.inodes.get_mut(slot);
-                inode.links += 1;
-                inode.changed_ns = now;
+                self.attach_link(folder, name, slot, now);
                 Ok(Reply::File(Box::new(self.status_of(slot, name))))
             }
             Op::SetPermission { path, mode } => {
@@ -144,6 +142,8 @@ impl State {
             return Ok((slot, 0));
         }
         self.plan_new_entry(caller, path, walk.folder, walk.missing, create_parents)?;
+        let names = signed(walk.missing as u64);
+        self.demand_room(&[Charge { folder: walk.folder, names, space: 0 }])?;
         Ok((walk.folder, walk.missing))
     }
 
@@ -215,6 +215,7 @@ impl State {
         let permission = self.new_permission(owner, parent, mode);
         let slot = self.add_inode(Inode::folder(self.next_inode(), parent, permission, now));
         self.attach(parent, name, slot, now);
+        self.charge(&[Charge { folder: parent, names: 1, space: 0 }]);
         slot
     }
 
@@ -225,7 +226,18 @@ impl State {
         self.interned.permissions.number(Permission { owner, group, mode })
     }
 
-    /// Adds a name to a folder. The inode's own count of links is the caller's business.
+    /// Gives a file one more name, and charges it there.
+    pub(super) fn attach_link(&mut self, folder: u32, name: &str, slot: u32, now: i64) {
+        self.attach(folder, name, slot, now);
+        self.add_link(slot, folder);
+        self.inodes.get_mut(slot).changed_ns = now;
+        if self.is_counted(folder) {
+            let space = signed(self.space_of(slot));
+            self.charge(&[Charge { folder, names: 1, space }]);
+        }
+    }
+
+    /// Adds a name to a folder. The inode's own links, and quotas, are the caller's business.
     pub(super) fn attach(&mut self, folder: u32, name: &str, slot: u32, now: i64) {
         let is_folder = self.inodes.get(slot).is_folder();
         let root = self.nodes.add(self.inodes.get(folder).body, name.as_bytes(), slot);
@@ -236,7 +248,7 @@ impl State {
         folder.changed_ns = now;
     }
 
-    /// Takes a name out of a folder.
+    /// Takes a name out of a folder. The inode's own links, and quotas, are the caller's business.
     pub(super) fn detach(&mut self, folder_slot: u32, name: &str, now: i64) {
         let body = self.inodes.get(folder_slot).body;
         let slot = self.nodes.find(body, name.as_bytes()).expect("a name is detached once");
@@ -247,17 +259,27 @@ impl State {
         folder.count_child(is_folder, -1);
         folder.modified_ns = now;
         folder.changed_ns = now;
-        let inode = self.inodes.get(slot);
-        if !is_folder && inode.links > 1 && inode.parent == folder_slot {
-            self.inodes.get_mut(slot).parent = NONE;
-        }
     }
 
     /// Drops what a detached name meant: a file loses a link, and with the last one its blocks; a folder goes with
-    /// all that is under it.
-    pub(super) fn remove_tree(&mut self, slot: u32, now: i64, effects: &mut Vec<Effect>) {
-        let mut pending = vec![(slot, NONE)];
+    /// all that is under it. `from` is the folder that had the name: its quotas get back what was used.
+    pub(super) fn remove_tree(
+        &mut self,
+        slot: u32,
+        from: u32,
+        now: i64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let counted = self.is_counted(from);
+        let mut freed = Usage::default();
+        let mut pending = vec![(slot, from)];
         while let Some((slot, folder)) = pending.pop() {
+            if counted {
+                freed.names += 1;
+            }
+            if counted && !self.inodes.get(slot).is_folder() {
+                freed.space = freed.space.saturating_add(self.space_of(slot));
+            }
             if !self.inodes.get(slot).is_folder() {
                 self.remove_link(slot, folder, now, effects);
                 continue;
@@ -269,16 +291,15 @@ impl State {
             self.counters.folders -= 1;
             self.forget_inode(slot);
         }
+        let (names, space) = (-signed(freed.names), -signed(freed.space));
+        self.charge(&[Charge { folder: from, names, space }]);
     }
 
     fn remove_link(&mut self, slot: u32, folder: u32, now: i64, effects: &mut Vec<Effect>) {
         let inode = self.inodes.get_mut(slot);
         if inode.links > 1 {
-            inode.links -= 1;
             inode.changed_ns = now;
-            if inode.parent == folder {
-                inode.parent = NONE;
-            }
+            self.drop_link(slot, folder);
             return;
         }
         let id = InodeId(inode.id);
@@ -297,6 +318,9 @@ impl State {
 
     fn forget_inode(&mut self, slot: u32) {
         let inode = self.inodes.remove(slot);
+        if inode.has_quota() {
+            self.quotas.forget(inode.id);
+        }
         self.inode_slots.remove(inode.id - InodeId::ROOT.0);
     }
 
@@ -384,7 +408,33 @@ impl State {
         if let Some(old) = walk.target {
             self.plan_replace(caller, slot, old, walk.folder, target, mode)?;
         }
-        Ok(RenamePlan { slot, from, to: walk.folder, replaced: walk.target })
+        let charges = self.charges_of_move(slot, from, walk.folder);
+        self.demand_room(&self.charges_of_replacing(walk.folder, walk.target, &charges))?;
+        Ok(RenamePlan { slot, from, to: walk.folder, replaced: walk.target, charges })
+    }
+
+    /// What a move means to quotas: nothing if they are the same on both sides.
+    fn charges_of_move(&self, slot: u32, from: u32, to: u32) -> Vec<Charge> {
+        if !self.is_counted_apart(from, to) {
+            return Vec::new();
+        }
+        let usage = self.usage_of(slot);
+        let (names, space) = (signed(usage.names), signed(usage.space));
+        vec![
+            Charge { folder: from, names: -names, space: -space },
+            Charge { folder: to, names, space },
+        ]
+    }
+
+    /// A move's charges, with what the target's replacement gives back.
+    fn charges_of_replacing(&self, to: u32, old: Option<u32>, charges: &[Charge]) -> Vec<Charge> {
+        let mut charges = charges.to_vec();
+        if let Some(old) = old.filter(|_| !charges.is_empty()) {
+            let usage = self.usage_of(old);
+            let (names, space) = (-signed(usage.names), -signed(usage.space));
+            charges.push(Charge { folder: to, names, space });
+        }
+        charges
     }
 
     fn plan_replace(
@@ -431,12 +481,12 @@ impl State {
         // Two names of one inode: the source name goes, the target name stays.
         if let Some(old) = plan.replaced {
             self.detach(plan.to, name, now);
-            self.remove_tree(old, now, effects);
+            self.remove_tree(old, plan.to, now, effects);
         }
         self.attach(plan.to, name, plan.slot, now);
-        let inode = self.inodes.get_mut(plan.slot);
-        inode.parent = plan.to;
-        inode.changed_ns = now;
+        self.move_link(plan.slot, plan.from, plan.to);
+        self.inodes.get_mut(plan.slot).changed_ns = now;
+        self.charge(&plan.charges);
     }
 
     fn plan_link(&self, caller: &Caller, source: &FsPath, target: &FsPath) -> Result<(u32, u32)> {
@@ -453,6 +503,10 @@ impl State {
         }
         self.catalogue.demand_unguarded(target)?;
         self.plan_new_entry(caller, target, walk.folder, walk.missing, false)?;
+        if self.is_counted(walk.folder) {
+            let space = signed(self.space_of(slot));
+            self.demand_room(&[Charge { folder: walk.folder, names: 1, space }])?;
+        }
         Ok((slot, walk.folder))
     }
 
@@ -509,7 +563,20 @@ impl State {
             return error(Code::IsFolder, format!("{path} is a folder: it has no replicas"));
         }
         self.demand(caller, slot, WRITE, path)?;
+        let charges = self.file_charges(slot, self.space_to_replicate(slot, replication));
+        self.demand_room(&charges)?;
         Ok(slot)
+    }
+
+    /// How much more, or less, space a file takes with another replication.
+    fn space_to_replicate(&self, slot: u32, replication: u32) -> i64 {
+        if self.quotas.is_empty() {
+            return 0;
+        }
+        let old = self.interned.layouts.get(self.inodes.get(slot).layout).replication;
+        let space = self.space_of(slot) / u64::from(old.max(1));
+        signed(space.saturating_mul(u64::from(replication)))
+            - signed(space.saturating_mul(u64::from(old)))
     }
 
     fn set_permission(&mut self, slot: u32, permission: Permission, now: i64) {
@@ -520,6 +587,7 @@ impl State {
     }
 
     fn set_replication(&mut self, slot: u32, replication: u32, now: i64, out: &mut Vec<Effect>) {
+        self.charge_file(slot, self.space_to_replicate(slot, replication));
         let old = *self.interned.layouts.get(self.inodes.get(slot).layout);
         let layout = self.interned.layouts.number(Layout { replication, ..old });
         let inode = self.inodes.get_mut(slot);

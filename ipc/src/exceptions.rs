@@ -95,9 +95,6 @@ pub fn class_of(error: &Error, verb: Verb) -> &'static str {
         Code::Snapshot => SNAPSHOT,
         Code::ReadOnlySnapshot => SNAPSHOT_ACCESS,
         Code::Unsupported => UNSUPPORTED,
-        Code::NamespaceQuota => NAME_QUOTA,
-        Code::SpaceQuota => SPACE_QUOTA,
-        Code::TypeQuota => TYPE_QUOTA,
         _ => IO,
     }
 }

@@ -5,6 +5,7 @@
 //! | [`ids`] | identities as newtypes: inode, block, generation stamp, transaction |
 //! | [`path`] | the one parsed path type |
 //! | [`limits`] | every bound that more than one crate must agree on |
+//! | [`erasure`] | erasure-coding policies |
 //! | [`error`] | the error that crosses the wire: a stable code, and what the caller should do |
 //! | [`granary`] | generated: Granary's own gRPC messages and services |
 //! | [`hadoop`] | generated: HDFS's messages, wire-compatible |
@@ -12,6 +13,7 @@
 //! Versioning: a field number is never reused and never changes its type; a new field is optional, and its absence
 //! means what the older peer did. Invariant: this crate does no IO and knows no clock.
 
+pub mod erasure;
 pub mod error;
 pub mod ids;
 pub mod limits;

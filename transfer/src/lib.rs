@@ -11,9 +11,10 @@
 //! | [`reader`] | a range of one block from one DataNode, verified |
 //! | [`writer`] | one block over one pipeline, with packets in flight |
 //! | [`coder`] | erasure coding: parity from data, lost units from those left |
+//! | [`stripe`] | where the bytes of a striped block group are |
 //! | [`short_circuit`] | open files handed over a Unix socket |
 //!
-//! Invariants: [`checksum`], [`coder`], [`packet`], [`ack`] and [`meta`] decide without IO and know no clock. Every decoder is
+//! Invariants: [`checksum`], [`coder`], [`packet`], [`ack`], [`stripe`] and [`meta`] decide without IO and know no clock. Every decoder is
 //! total: any bytes give a value or an error, and nothing is allocated beyond a checked length. This crate knows
 //! neither files of the namespace nor folders of a DataNode.
 
@@ -26,6 +27,7 @@ pub mod op;
 pub mod packet;
 pub mod reader;
 pub mod short_circuit;
+pub mod stripe;
 pub mod writer;
 
 pub use ack::{HEARTBEAT_SEQNO, PipelineAck};

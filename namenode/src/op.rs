@@ -106,6 +106,8 @@ pub enum RenameMode {
     NoReplace,
     /// It replaces a file by a file, or an empty folder by a folder.
     Replace,
+    /// If it is a folder, the source moves into it under its own name; if it is a file, it fails. HDFS's older rename.
+    Into,
 }
 
 /// Names an open file: by inode if the caller knows it (the path may have changed since), else by path.

@@ -75,6 +75,12 @@ impl Handle {
         self.hadoop_rpc_addr
     }
 
+    /// What the front ends share, for tests that ask without a socket.
+    #[cfg(test)]
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// Names the cluster.
     pub fn cluster_id(&self) -> &str {
         &self.node.cluster_id

@@ -9,6 +9,7 @@
 //! | [`catalogue`] | stores, and the streams of kvserve nodes |
 //! | [`admin`] | status and safe mode |
 //! | [`http`], [`metrics`] | the status page and counters |
+//! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
 //! | [`hadoop_rpc`] | the port kept for Hadoop's RPC |
 //! | [`volatile`] | locks, clock and wake-ups around the volatile cores |
 //! | [`stop`] | the switch that ends all tasks |
@@ -20,6 +21,7 @@ pub mod admin;
 pub mod blocks;
 pub mod catalogue;
 pub mod datanodes;
+pub mod hadoop;
 pub mod hadoop_rpc;
 pub mod http;
 pub mod leases;

@@ -134,6 +134,25 @@ fn maybe_i64(r: &mut Reader<'_>) -> Decoded<Option<i64>> {
     if r.bool()? { r.i64().map(Some) } else { Ok(None) }
 }
 
+/// The numbers 0 and 1 are also what an older version wrote as "does it replace".
+fn rename_mode_number(mode: RenameMode) -> u8 {
+    match mode {
+        RenameMode::NoReplace => 0,
+        RenameMode::Replace => 1,
+        RenameMode::Into => 2,
+    }
+}
+
+fn rename_mode(r: &mut Reader<'_>) -> Decoded<RenameMode> {
+    let malformed = r.malformed("a mode of a rename");
+    match r.u8()? {
+        0 => Ok(RenameMode::NoReplace),
+        1 => Ok(RenameMode::Replace),
+        2 => Ok(RenameMode::Into),
+        _ => Err(malformed),
+    }
+}
+
 fn put_file(out: &mut Vec<u8>, file: &FileRef, holder: &str) {
     put_path(out, &file.path);
     put_maybe_u64(out, file.inode.map(|inode| inode.0));
@@ -234,7 +253,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             put_u8(out, 10);
             put_path(out, source);
             put_path(out, target);
-            put_bool(out, *mode == RenameMode::Replace);
+            put_u8(out, rename_mode_number(*mode));
         }
         Op::Delete { path, recursive } => {
             put_u8(out, 11);
@@ -372,11 +391,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
             let (file, holder) = file(r)?;
             Op::Complete { file, holder, last: maybe_block(r)? }
         }
-        10 => Op::Rename {
-            source: path(r)?,
-            target: path(r)?,
-            mode: if r.bool()? { RenameMode::Replace } else { RenameMode::NoReplace },
-        },
+        10 => Op::Rename { source: path(r)?, target: path(r)?, mode: rename_mode(r)? },
         11 => Op::Delete { path: path(r)?, recursive: r.bool()? },
         12 => Op::Link { source: path(r)?, target: path(r)? },
         13 => Op::Truncate { path: path(r)?, length: r.u64()?, holder: principal(r)? },

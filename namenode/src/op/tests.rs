@@ -77,6 +77,8 @@ fn family_ops() -> Vec<(u8, Op)> {
     vec![
         (41, quota(Limit::Set(5), Limit::Clear, None)),
         (41, quota(Limit::Keep, Limit::Set(9), Some(StorageType::Disk))),
+        // The second form of an operation that has two.
+        (10, Op::Rename { source: path("/a"), target: path("/b"), mode: RenameMode::Into }),
     ]
 }
 

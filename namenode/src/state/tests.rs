@@ -217,6 +217,25 @@ fn rename_follows_its_table() {
 }
 
 #[test]
+fn the_older_rename_goes_into_a_folder_that_exists() {
+    use RenameMode::Into;
+    let mut world = World::new();
+    world.mkdirs("/into", 0o755);
+    world.ok(create_op("/file", "h", false));
+    world.ok(create_op("/other", "h", false));
+    assert_eq!(world.code(rename("/file", "/other", Into)), Code::AlreadyExists);
+    assert_eq!(world.code(rename("/into", "/into", Into)), Code::LimitExceeded);
+    assert_eq!(world.code(rename("/none", "/none", Into)), Code::NotFound);
+    world.ok(rename("/file", "/file", Into));
+    world.ok(rename("/file", "/into", Into));
+    assert!(world.status("/into/file").is_some() && world.status("/file").is_none());
+    world.ok(create_op("/file", "h", false));
+    assert_eq!(world.code(rename("/file", "/into", Into)), Code::AlreadyExists);
+    world.ok(rename("/file", "/new", Into));
+    assert!(world.status("/new").is_some());
+}
+
+#[test]
 fn a_hard_link_keeps_the_file_until_its_last_name_goes() {
     let mut world = World::new();
     world.ok(create_op("/a", "h", false));

@@ -4,6 +4,8 @@
 //! Semantics follow HDFS where it has the verb. Removing a tree is iterative, so that its depth costs no stack; the
 //! blocks that go with it are effects in the order of the names.
 
+use std::borrow::Cow;
+
 use proto::limits::{PRINCIPAL_BYTES_MAX, REPLICATION_MAX};
 use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 
@@ -40,7 +42,11 @@ impl State {
                 Ok((missing == 0).then_some(Reply::Created(false)))
             }
             Op::Rename { source, target, mode } => {
-                self.plan_rename(caller, source, target, *mode).map(|_| None)
+                let target = self.rename_target(caller, source, target, *mode)?;
+                if *mode == RenameMode::Into && *source == *target {
+                    return self.existing(caller, source).map(|_| Some(Reply::Done));
+                }
+                self.plan_rename(caller, source, &target, *mode).map(|_| None)
             }
             Op::Delete { path, recursive } => {
                 let found = self.plan_delete(caller, path, *recursive)?;
@@ -71,8 +77,12 @@ impl State {
                 self.mkdirs(caller, now, path, *mode, *create_parents)
             }
             Op::Rename { source, target, mode } => {
-                let plan = self.plan_rename(caller, source, target, *mode)?;
-                self.rename(now, source, target, &plan, effects);
+                let target = self.rename_target(caller, source, target, *mode)?;
+                if *mode == RenameMode::Into && *source == *target {
+                    return self.existing(caller, source).map(|_| Reply::Done);
+                }
+                let plan = self.plan_rename(caller, source, &target, *mode)?;
+                self.rename(now, source, &target, &plan, effects);
                 Ok(Reply::Done)
             }
             Op::Delete { path, recursive } => {
@@ -375,6 +385,23 @@ impl State {
         Ok(())
     }
 
+    /// The full new path: the older rename moves into a folder that exists.
+    fn rename_target<'a>(
+        &self,
+        caller: &Caller,
+        source: &FsPath,
+        target: &'a FsPath,
+        mode: RenameMode,
+    ) -> Result<Cow<'a, FsPath>> {
+        let Some(name) = source.name().filter(|_| mode == RenameMode::Into) else {
+            return Ok(Cow::Borrowed(target));
+        };
+        match self.walk(caller, target)?.target {
+            Some(slot) if self.inodes.get(slot).is_folder() => target.join(name).map(Cow::Owned),
+            _ => Ok(Cow::Borrowed(target)),
+        }
+    }
+
     fn plan_rename(
         &self,
         caller: &Caller,
@@ -446,7 +473,7 @@ impl State {
         target: &FsPath,
         mode: RenameMode,
     ) -> Result<()> {
-        if mode == RenameMode::NoReplace {
+        if mode != RenameMode::Replace {
             return error(Code::AlreadyExists, format!("{target} exists"));
         }
         let (new_inode, old_inode) = (self.inodes.get(slot), self.inodes.get(old));

@@ -1,0 +1,190 @@
+//! Hadoop's protocols on the NameNode: what unmodified Java, Go, Rust and C clients of HDFS ask.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `errors` | failures, and what they are called in Java |
+//! | `convert` | HDFS's messages from ours |
+//! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
+//!
+//! A method takes its message apart and calls the same function of [`Node`] that gRPC calls: there is one check of
+//! permissions and one set of rules. The table below names every method with its function. `now` answers on the
+//! connection's task, without waiting; `later` waits for the journal or for DataNodes.
+//!
+//! To add a method: one line in the table, a function `fn(&Asked, Request) -> Answered<Response>` (`async` and with
+//! `Asked` by value for `later`), and if no gRPC method is like it, a line in `access`.
+//!
+//! Always holds: every call is counted under its [`Method`]; a message that is none is an error, not a panic.
+
+mod convert;
+mod errors;
+mod namespace;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ipc::exceptions::Verb;
+use ipc::{Answer, Call, Identity, RpcError};
+use prost::Message;
+use proto::{Code, Error, FsPath, InodeId, Result, granary};
+
+use super::access::Method;
+use super::node::Node;
+use crate::op::{CallId, Caller, Op, Reply};
+use errors::{Answered, Failure};
+
+/// The protocol of HDFS's clients.
+pub const CLIENT_PROTOCOL: &str = "org.apache.hadoop.hdfs.protocol.ClientProtocol";
+/// Where an inode is found by its number.
+const INODES: &str = "/.reserved/.inodes/";
+/// Bytes of a request that its class could not make, in Hadoop's numbers of errors.
+const DETAIL_DESERIALIZE: i32 = 13;
+
+/// What answers the calls of the Hadoop RPC port.
+pub struct HadoopService(pub Arc<Node>);
+
+impl ipc::Service for HadoopService {
+    fn protocol_version(&self, protocol: &str) -> Option<u64> {
+        (protocol == CLIENT_PROTOCOL).then_some(1)
+    }
+
+    fn call(self: &Arc<Self>, call: Call) -> Option<Answer> {
+        client_protocol(&self.0, call)
+    }
+}
+
+/// One call, as the methods see it.
+#[derive(Clone)]
+pub struct Asked {
+    node: Arc<Node>,
+    identity: Arc<Identity>,
+    peer: IpAddr,
+    client_id: [u8; 16],
+    call_id: i32,
+    method: Method,
+    verb: Verb,
+    since: Instant,
+}
+
+macro_rules! methods {
+    ($dispatch:ident: $($text:literal => $kind:ident $method:ident $verb:ident $function:path;)*) => {
+        fn $dispatch(node: &Arc<Node>, call: Call) -> Option<Answer> {
+            let Call { identity, peer, client_id, call_id, method: name, body, .. } = call;
+            let asked = move |method, verb| Asked {
+                node: Arc::clone(node),
+                identity,
+                peer: peer.ip(),
+                client_id,
+                call_id,
+                method,
+                verb,
+                since: Instant::now(),
+            };
+            Some(match name.as_str() {
+                $($text => $kind(asked(Method::$method, Verb::$verb), &body, $function),)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+methods! { client_protocol:
+    // name => when, counted as, verb of its errors, function
+    "getFileInfo" => now GetFileInfo Other namespace::get_file_info;
+    "getListing" => now GetListing Other namespace::get_listing;
+    "getServerDefaults" => now GetServerDefaults Other namespace::get_server_defaults;
+    "mkdirs" => later Mkdirs Create namespace::mkdirs;
+    "rename" => later Rename Rename namespace::rename;
+    "rename2" => later Rename Rename namespace::rename2;
+    "delete" => later Delete Other namespace::delete;
+}
+
+/// Answers at once.
+fn now<Q, R>(asked: Asked, body: &Bytes, answer: fn(&Asked, Q) -> Answered<R>) -> Answer
+where
+    Q: Message + Default,
+    R: Message,
+{
+    let answered = decode(body).and_then(|request| answer(&asked, request));
+    Answer::Now(asked.counted(answered))
+}
+
+/// Answers when the function has.
+fn later<Q, R, F>(asked: Asked, body: &Bytes, answer: fn(Asked, Q) -> F) -> Answer
+where
+    Q: Message + Default,
+    R: Message,
+    F: Future<Output = Answered<R>> + Send + 'static,
+{
+    let request = match decode(body) {
+        Ok(request) => request,
+        Err(failure) => return Answer::Now(asked.counted::<R>(Err(failure))),
+    };
+    let answered = answer(asked.clone(), request);
+    Answer::Later(Box::pin(async move { asked.counted(answered.await) }))
+}
+
+fn decode<Q: Message + Default>(body: &Bytes) -> Answered<Q> {
+    Q::decode(body.clone()).map_err(|error| {
+        Failure::Java(RpcError {
+            class: "org.apache.hadoop.ipc.RpcServerException",
+            message: format!("the request's {} bytes are not its message: {error}", body.len()),
+            detail: DETAIL_DESERIALIZE,
+        })
+    })
+}
+
+impl Asked {
+    /// Who calls, as Granary's messages say it.
+    fn caller(&self) -> Option<granary::Caller> {
+        let known = self.client_id != [0; 16] && self.call_id >= 0;
+        Some(granary::Caller {
+            user: self.identity.user.clone(),
+            client_id: if known { Bytes::copy_from_slice(&self.client_id) } else { Bytes::new() },
+            call_id: u64::try_from(self.call_id).unwrap_or(0),
+        })
+    }
+
+    /// From where the call comes.
+    fn peer(&self) -> Option<IpAddr> {
+        Some(self.peer)
+    }
+
+    /// Enters the call: see [`Node::enter`].
+    fn enter(&self) -> Result<(Caller, Option<CallId>)> {
+        self.node.enter(self.method, self.caller())
+    }
+
+    /// Enters the call and proposes its one operation.
+    async fn propose(&self, op: Op) -> Result<Reply> {
+        let call = self.enter()?;
+        self.node.propose(call, op).await
+    }
+
+    /// The path of a message; one under `/.reserved/.inodes/` begins at the inode of that number.
+    fn path(&self, text: &str) -> Result<FsPath> {
+        let Some(rest) = text.strip_prefix(INODES) else { return super::node::path(text) };
+        let (number, below) = rest.split_once('/').unwrap_or((rest, ""));
+        let missing = || Error::new(Code::NotFound, format!("{text}: there is no such inode"));
+        let inode = InodeId(number.parse().map_err(|_| missing())?);
+        let at = self.node.log.read(|state| state.path_of(inode)).ok_or_else(missing)?;
+        match (below, at.is_root()) {
+            ("", _) => Ok(at),
+            (_, true) => FsPath::parse(&format!("/{below}")),
+            (_, false) => FsPath::parse(&format!("{at}/{below}")),
+        }
+    }
+
+    fn counted<R: Message>(&self, answered: Answered<R>) -> std::result::Result<Bytes, RpcError> {
+        let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.node.volatile.metrics.called(self.method, answered.is_err(), micros);
+        match answered {
+            Ok(reply) => Ok(Bytes::from(reply.encode_to_vec())),
+            Err(failure) => Err(failure.into_rpc(self.verb)),
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! The two files of one replica: writing, syncing, cutting, and finding out how much of them holds.
 //!
-//! Data and checksums are written in place; checksums are always CRC32C over 512-byte chunks, whatever the writer
-//! sent. The bytes of the last, partial chunk are kept in memory, so that its checksum can be computed again when more
-//! bytes come. What holds after [`ReplicaFiles::write`]: the files hold `written` bytes and a right checksum for each
+//! Data and checksums are written in place. The function and the chunk size are those that the block's first writer
+//! asked for and stand in the checksum file's header: whoever appends with others has them computed anew here. The bytes
+//! of the last, partial chunk are kept in memory, so that its checksum can be computed again when more bytes come. What holds after [`ReplicaFiles::write`]: the files hold `written` bytes and a right checksum for each
 //! chunk of them. A sync in the middle of a chunk also keeps a small record, because the chunk's checksum will be
 //! overwritten in place: see [`SyncRecord`]. All functions block; they run on disk threads.
 
@@ -14,16 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proto::{BlockId, Code, Error, GenerationStamp, Result};
-use transfer::checksum::{Checksum, SUM_BYTES};
-use transfer::meta;
+use transfer::checksum::{Checksum, ChecksumKind, SUM_BYTES};
+use transfer::{crc, meta};
 
 use crate::layout;
 use crate::volume::Volume;
 
-/// Bytes under one checksum.
-pub const CHUNK: u64 = proto::limits::CHECKSUM_CHUNK_BYTES as u64;
-/// What every replica on disk is checksummed with.
-pub const NATIVE: Checksum = Checksum::NATIVE;
 /// Bytes that are read at once when a replica is checked.
 const CHECK_BYTES: usize = 1 << 20;
 
@@ -56,6 +52,7 @@ impl Paths {
 pub struct ReplicaFiles {
     volume: Arc<Volume>,
     paths: Paths,
+    checksum: Checksum,
     data: File,
     meta: File,
     written: u64,
@@ -78,7 +75,8 @@ pub struct Wrote {
 
 impl ReplicaFiles {
     /// New, empty files. They must not exist.
-    pub fn create(volume: &Arc<Volume>, paths: Paths) -> Result<Self> {
+    pub fn create(volume: &Arc<Volume>, paths: Paths, checksum: Checksum) -> Result<Self> {
+        assert_ne!(checksum.kind(), ChecksumKind::Null, "what is stored is checksummed");
         let open =
             |path: &Path| {
                 File::options().read(true).write(true).create_new(true).open(path).map_err(
@@ -86,12 +84,13 @@ impl ReplicaFiles {
                 )
             };
         let (data, meta) = (open(&paths.data)?, open(&paths.meta)?);
-        meta.write_all_at(&meta::encode_header(NATIVE), 0)
+        meta.write_all_at(&meta::encode_header(checksum), 0)
             .map_err(|e| volume.io_error(format_args!("write {}", paths.meta.display()), &e))?;
         let volume = volume.clone();
         Ok(Self {
             volume,
             paths,
+            checksum,
             data,
             meta,
             written: 0,
@@ -110,11 +109,12 @@ impl ReplicaFiles {
                 })
             };
         let (data, meta) = (open(&paths.data)?, open(&paths.meta)?);
-        check_header(&meta, &paths.meta)?;
+        let checksum = read_header(&meta, &paths.meta)?;
         let volume = volume.clone();
         let mut files = Self {
             volume,
             paths,
+            checksum,
             data,
             meta,
             written: length,
@@ -129,6 +129,11 @@ impl ReplicaFiles {
     /// Where they are.
     pub fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    /// What its bytes are checksummed with.
+    pub fn checksum(&self) -> Checksum {
+        self.checksum
     }
 
     /// The files were moved.
@@ -148,12 +153,12 @@ impl ReplicaFiles {
 
     /// The checksum of the last chunk if that is partial.
     pub fn tail_sum(&self) -> Option<u32> {
-        (!self.tail.is_empty()).then(|| NATIVE.of(&self.tail))
+        (!self.tail.is_empty()).then(|| self.checksum.of(&self.tail))
     }
 
     /// Writes `data`, which lies at `offset` in the block, and its checksums.
     ///
-    /// `sums` are native checksums of the data, which then begins at a chunk; without them they are computed here.
+    /// `sums` are the data's checksums as they are stored, if it begins at a chunk; without them they are computed here.
     /// Bytes that are in the files already are not written again. A gap is `InvalidArgument`; other bytes than those
     /// in the last chunk are `Corrupt`.
     pub fn write(&mut self, offset: u64, data: &[u8], sums: Option<&[u8]>) -> Result<Wrote> {
@@ -167,7 +172,10 @@ impl ReplicaFiles {
                 ),
             ));
         }
-        assert!(sums.is_none() || offset.is_multiple_of(CHUNK), "checksums begin at a chunk");
+        assert!(
+            sums.is_none() || offset.is_multiple_of(self.chunk()),
+            "checksums begin at a chunk"
+        );
         let skip = usize::try_from(self.written - offset).unwrap_or(usize::MAX);
         if skip < data.len() {
             let (fresh_sums, tail) = self.sums_of(offset, data, skip, sums)?;
@@ -224,10 +232,10 @@ impl ReplicaFiles {
             _ => self.volume.io_error(format_args!("cut {}", self.paths.data.display()), &error),
         };
         cut(&self.data, &self.paths.data, length).map_err(told)?;
-        cut(&self.meta, &self.paths.meta, meta::file_bytes(NATIVE, length)).map_err(told)?;
+        cut(&self.meta, &self.paths.meta, meta::file_bytes(self.checksum, length)).map_err(told)?;
         if !tail.is_empty() {
-            let sum = NATIVE.of(&tail).to_be_bytes();
-            let at = meta::sum_offset(NATIVE, length / CHUNK);
+            let sum = self.checksum.of(&tail).to_be_bytes();
+            let at = meta::sum_offset(self.checksum, length / self.chunk());
             self.meta.write_all_at(&sum, at).map_err(told)?;
         }
         self.tail = tail;
@@ -238,7 +246,7 @@ impl ReplicaFiles {
 
     /// The bytes of the partial chunk that ends at `length`; the chunk's bytes are verified as far as they reach.
     fn read_tail(&self, length: u64) -> Result<Vec<u8>> {
-        let start = length - length % CHUNK;
+        let start = length - length % self.chunk();
         let mut chunk = vec![0; (length - start) as usize];
         if chunk.is_empty() {
             return Ok(chunk);
@@ -253,16 +261,17 @@ impl ReplicaFiles {
         self.data.read_exact_at(&mut chunk, start).map_err(|error| damaged(&error))?;
         let mut sum = [0; SUM_BYTES];
         self.meta
-            .read_exact_at(&mut sum, meta::sum_offset(NATIVE, start / CHUNK))
+            .read_exact_at(&mut sum, meta::sum_offset(self.checksum, start / self.chunk()))
             .map_err(|error| damaged(&error))?;
         let stored = u32::from_be_bytes(sum);
-        if NATIVE.of(&chunk) == stored {
+        if self.checksum.of(&chunk) == stored {
             return Ok(chunk);
         }
         // The stored checksum may cover more of the chunk than is wanted now.
-        let mut whole = vec![0; CHUNK as usize];
+        let mut whole = vec![0; self.checksum.chunk_bytes()];
         let have = read_up_to(&self.data, &mut whole, start).map_err(|error| damaged(&error))?;
-        if (chunk.len()..=have).any(|end| NATIVE.of(&whole[..end]) == stored) {
+        let covered = crc::longest_prefix(self.checksum.kind(), &whole[..have], stored);
+        if covered.is_some_and(|covered| covered >= chunk.len()) {
             return Ok(chunk);
         }
         Err(Error::new(
@@ -283,17 +292,18 @@ impl ReplicaFiles {
         sums: Option<&[u8]>,
     ) -> Result<(Vec<u8>, Vec<u8>)> {
         let fresh = &data[skip..];
-        let chunk = CHUNK as usize;
+        let chunk = self.checksum.chunk_bytes();
         let first = if self.tail.is_empty() { 0 } else { fresh.len().min(chunk - self.tail.len()) };
         let mut out = Vec::with_capacity((fresh.len() / chunk + 2) * SUM_BYTES);
         let mut tail = Vec::new();
         // The place of the first chunk that is touched among the chunks of the packet.
-        let at = ((self.written - self.written % CHUNK).saturating_sub(offset) / CHUNK) as usize;
+        let begun = self.written - self.written % self.chunk();
+        let at = (begun.saturating_sub(offset) / self.chunk()) as usize;
         let given = sums.and_then(|sums| sums.get(at * SUM_BYTES..));
         if first > 0 {
             let mut joined = self.tail.clone();
             joined.extend_from_slice(&fresh[..first]);
-            let sum = NATIVE.of(&joined).to_be_bytes();
+            let sum = self.checksum.of(&joined).to_be_bytes();
             if given.is_some_and(|given| given[..SUM_BYTES] != sum) {
                 return Err(Error::new(
                     Code::Corrupt,
@@ -314,8 +324,8 @@ impl ReplicaFiles {
             Some(given) => out.extend_from_slice(&given[out.len()..]),
             None => {
                 let start = out.len();
-                out.resize(start + NATIVE.sum_bytes(rest.len()), 0);
-                NATIVE.compute(rest, &mut out[start..]);
+                out.resize(start + self.checksum.sum_bytes(rest.len()), 0);
+                self.checksum.compute(rest, &mut out[start..]);
             }
         }
         if !rest.len().is_multiple_of(chunk) {
@@ -324,12 +334,16 @@ impl ReplicaFiles {
         Ok((out, tail))
     }
 
+    fn chunk(&self) -> u64 {
+        self.checksum.chunk_bytes() as u64
+    }
+
     fn write_at(&self, data: &[u8], sums: &[u8]) -> Result<()> {
         self.volume.check()?;
         self.data.write_all_at(data, self.written).map_err(|error| {
             self.volume.io_error(format_args!("write {}", self.paths.data.display()), &error)
         })?;
-        let at = meta::sum_offset(NATIVE, self.written / CHUNK);
+        let at = meta::sum_offset(self.checksum, self.written / self.chunk());
         self.meta.write_all_at(sums, at).map_err(|error| {
             self.volume.io_error(format_args!("write {}", self.paths.meta.display()), &error)
         })
@@ -347,20 +361,17 @@ impl ReplicaFiles {
     }
 }
 
-/// Checks a checksum file's header.
-pub fn check_header(meta: &File, path: &Path) -> Result<()> {
+/// Reads a checksum file's header. One without checksums is `Corrupt`: none is written so.
+pub fn read_header(meta: &File, path: &Path) -> Result<Checksum> {
     let mut header = [0; meta::HEADER_BYTES];
     let have = read_up_to(meta, &mut header, 0)
         .map_err(|error| Error::io(format_args!("read {}", path.display()), &error))?;
     let found =
         meta::decode_header(&header[..have]).map_err(|error| error.context(path.display()))?;
-    if found != NATIVE {
-        return Err(Error::new(
-            Code::Corrupt,
-            format!("{}: checksums of {found:?}, expected {NATIVE:?}", path.display()),
-        ));
+    if found.kind() == ChecksumKind::Null {
+        return Err(Error::new(Code::Corrupt, format!("{}: it has no checksums", path.display())));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// How many bytes of a half-written replica its checksums confirm.
@@ -373,24 +384,23 @@ pub fn confirmed_length(paths: &Paths) -> Result<u64> {
         File::open(path).map_err(|error| Error::io(format_args!("open {}", path.display()), &error))
     };
     let (data, meta) = (open(&paths.data)?, open(&paths.meta)?);
-    if check_header(&meta, &paths.meta).is_err() {
-        return Ok(0);
-    }
+    let Ok(checksum) = read_header(&meta, &paths.meta) else { return Ok(0) };
+    let chunk = checksum.chunk_bytes() as u64;
     let failed =
         |error: io::Error| Error::io(format_args!("read {}", paths.data.display()), &error);
-    let size = data.metadata().map_err(failed)?.len().next_multiple_of(CHUNK);
-    let step = usize::try_from(size).unwrap_or(CHECK_BYTES).min(CHECK_BYTES);
+    let size = data.metadata().map_err(failed)?.len().next_multiple_of(chunk);
+    let step = usize::try_from(size).unwrap_or(CHECK_BYTES).min(step_bytes(checksum));
     let mut bytes = vec![0; step];
-    let mut sums = vec![0; NATIVE.sum_bytes(step)];
+    let mut sums = vec![0; checksum.sum_bytes(step)];
     let mut good = 0u64;
     loop {
         let have = read_up_to(&data, &mut bytes, good).map_err(failed)?;
-        let at = meta::sum_offset(NATIVE, good / CHUNK);
+        let at = meta::sum_offset(checksum, good / chunk);
         let have_sums = read_up_to(&meta, &mut sums, at).map_err(failed)?;
-        let covered = have.min(have_sums / SUM_BYTES * CHUNK as usize);
-        let whole = covered - covered % CHUNK as usize;
-        let sums_of_whole = &sums[..NATIVE.sum_bytes(whole)];
-        if let Err(mismatch) = NATIVE.verify(&bytes[..whole], sums_of_whole) {
+        let covered = have.min(have_sums / SUM_BYTES * checksum.chunk_bytes());
+        let whole = covered - covered % checksum.chunk_bytes();
+        let sums_of_whole = &sums[..checksum.sum_bytes(whole)];
+        if let Err(mismatch) = checksum.verify(&bytes[..whole], sums_of_whole) {
             good += mismatch.offset as u64;
             break;
         }
@@ -399,59 +409,84 @@ pub fn confirmed_length(paths: &Paths) -> Result<u64> {
             break;
         }
     }
-    let mut chunk = [0; CHUNK as usize];
-    let have = read_up_to(&data, &mut chunk, good).map_err(failed)?;
+    let tail = confirmed_tail(&data, &meta, checksum, good, &paths.synced).map_err(failed)?;
+    Ok(good + tail as u64)
+}
+
+/// How many bytes of the partial chunk at `good` are confirmed.
+fn confirmed_tail(
+    data: &File,
+    meta: &File,
+    checksum: Checksum,
+    good: u64,
+    synced: &Path,
+) -> io::Result<usize> {
+    let mut chunk = vec![0; checksum.chunk_bytes()];
+    let have = read_up_to(data, &mut chunk, good)?;
     let mut sum = [0; SUM_BYTES];
-    let at = meta::sum_offset(NATIVE, good / CHUNK);
+    let at = meta::sum_offset(checksum, good / checksum.chunk_bytes() as u64);
     let mut tail = 0;
-    if read_up_to(&meta, &mut sum, at).map_err(failed)? == SUM_BYTES {
+    if read_up_to(meta, &mut sum, at)? == SUM_BYTES {
         let stored = u32::from_be_bytes(sum);
-        tail = (1..=have).rev().find(|&end| NATIVE.of(&chunk[..end]) == stored).unwrap_or(0);
+        tail = crc::longest_prefix(checksum.kind(), &chunk[..have], stored).unwrap_or(0);
     }
-    if let Some(record) = SyncRecord::load(&paths.synced)
+    if let Some(record) = SyncRecord::load(synced)
         && let Some(end) = record.length.checked_sub(good).and_then(|end| usize::try_from(end).ok())
         && (1..=have).contains(&end)
-        && NATIVE.of(&chunk[..end]) == record.tail_sum
+        && checksum.of(&chunk[..end]) == record.tail_sum
     {
         tail = tail.max(end);
     }
-    Ok(good + tail as u64)
+    Ok(tail)
+}
+
+/// Bytes that are checked at once: whole chunks, about [`CHECK_BYTES`].
+fn step_bytes(checksum: Checksum) -> usize {
+    (CHECK_BYTES / checksum.chunk_bytes()).max(1) * checksum.chunk_bytes()
 }
 
 /// Brings the files of a half-written replica to the length that [`confirmed_length`] found.
 pub fn settle(paths: &Paths, length: u64) -> io::Result<()> {
-    let start = length - length % CHUNK;
     let data = File::options().read(true).write(true).open(&paths.data)?;
-    let meta = File::options().write(true).open(&paths.meta)?;
+    let meta = File::options().read(true).write(true).open(&paths.meta)?;
+    let checksum = match read_header(&meta, &paths.meta) {
+        Ok(checksum) => checksum,
+        // Cut off before the header was written: then there is no byte either.
+        Err(_) if length == 0 => Checksum::NATIVE,
+        Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+    };
     if length == 0 {
-        meta.write_all_at(&meta::encode_header(NATIVE), 0)?;
+        meta.write_all_at(&meta::encode_header(checksum), 0)?;
     }
+    let chunk_bytes = checksum.chunk_bytes() as u64;
+    let start = length - length % chunk_bytes;
     if length > start {
         let mut chunk = vec![0; (length - start) as usize];
         data.read_exact_at(&mut chunk, start)?;
-        let sum = NATIVE.of(&chunk).to_be_bytes();
-        meta.write_all_at(&sum, meta::sum_offset(NATIVE, start / CHUNK))?;
+        let sum = checksum.of(&chunk).to_be_bytes();
+        meta.write_all_at(&sum, meta::sum_offset(checksum, start / chunk_bytes))?;
     }
     data.set_len(length)?;
-    meta.set_len(meta::file_bytes(NATIVE, length))
+    meta.set_len(meta::file_bytes(checksum, length))
 }
 
 /// Checks a finished replica of `length` bytes: sizes, header, and every checksum. The error names the first damage.
 pub fn verify(data: &File, meta: &File, length: u64, name: &str) -> Result<()> {
-    check_header(meta, Path::new(name))?;
-    check_sizes(data, meta, length, name)?;
+    let checksum = read_header(meta, Path::new(name))?;
+    check_sizes(data, meta, checksum, length, name)?;
     let read = |error: io::Error| Error::io(format_args!("read {name}"), &error);
-    let step = length.min(CHECK_BYTES as u64);
+    let chunk = checksum.chunk_bytes() as u64;
+    let step = length.min(step_bytes(checksum) as u64);
     let mut bytes = vec![0; usize::try_from(step).expect("at most 1 MiB")];
-    let mut sums = vec![0; NATIVE.sum_bytes(bytes.len())];
+    let mut sums = vec![0; checksum.sum_bytes(bytes.len())];
     let mut at = 0;
     while at < length {
         let count = usize::try_from((length - at).min(step)).expect("at most 1 MiB");
-        let sum_count = NATIVE.sum_bytes(count);
+        let sum_count = checksum.sum_bytes(count);
         data.read_exact_at(&mut bytes[..count], at).map_err(read)?;
-        meta.read_exact_at(&mut sums[..sum_count], meta::sum_offset(NATIVE, at / CHUNK))
+        meta.read_exact_at(&mut sums[..sum_count], meta::sum_offset(checksum, at / chunk))
             .map_err(read)?;
-        NATIVE
+        checksum
             .verify(&bytes[..count], &sums[..sum_count])
             .map_err(|mismatch| mismatch.into_error(name, at))?;
         at += count as u64;
@@ -460,9 +495,15 @@ pub fn verify(data: &File, meta: &File, length: u64, name: &str) -> Result<()> {
 }
 
 /// Checks that both files of a finished replica have the sizes that `length` asks for.
-pub fn check_sizes(data: &File, meta: &File, length: u64, name: &str) -> Result<()> {
+pub fn check_sizes(
+    data: &File,
+    meta: &File,
+    checksum: Checksum,
+    length: u64,
+    name: &str,
+) -> Result<()> {
     for (file, what, expected) in
-        [(data, "data", length), (meta, "checksum", meta::file_bytes(NATIVE, length))]
+        [(data, "data", length), (meta, "checksum", meta::file_bytes(checksum, length))]
     {
         let found =
             file.metadata().map_err(|e| Error::io(format_args!("look at {name}"), &e))?.len();
@@ -493,7 +534,7 @@ pub fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usi
 /// What a sync in the middle of a chunk made durable: `blk_N.synced`, 20 bytes.
 ///
 /// ```text
-/// u64 length | u32 CRC32C of the partial chunk that ends there | u32 0 | u32 CRC32 of the 16 bytes before   (big-endian)
+/// u64 length | u32 checksum of the partial chunk that ends there | u32 0 | u32 CRC32 of the 16 bytes before   (big-endian)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncRecord {

@@ -57,7 +57,7 @@ pub fn received(sealed: SealedPacket) -> Packet {
 
 /// Hands bytes to a session and waits until they are written. They count as acknowledged.
 pub async fn write(session: &WriteSession, offset: u64, data: &[u8], sync: bool) -> Result<Wrote> {
-    let wrote = session.write(packet(offset, data, 0, sync), true).await?;
+    let wrote = session.write(packet(offset, data, 0, sync), Checksum::NATIVE).await?;
     let wrote = wrote.await.unwrap()?;
     session.replica().acked(wrote);
     Ok(wrote)
@@ -66,7 +66,7 @@ pub async fn write(session: &WriteSession, offset: u64, data: &[u8], sync: bool)
 /// Writes and finishes a block.
 pub async fn write_block(store: &Arc<Store>, block: u64, stamp: u64, data: &[u8]) -> Result<()> {
     let stamp = GenerationStamp(stamp);
-    let purpose = Purpose::Create { stamp, bytes: data.len() as u64 };
+    let purpose = Purpose::Create { stamp, bytes: data.len() as u64, checksum: Checksum::NATIVE };
     let session = store.begin_write(BlockId(block), purpose).await?;
     write(&session, 0, data, false).await?;
     session.finish().await?.await.unwrap()?;

@@ -97,6 +97,12 @@ impl Checksum {
         self.chunk_bytes as usize
     }
 
+    /// The same chunks without checksums.
+    #[must_use]
+    pub fn without_sums(self) -> Self {
+        Self { kind: ChecksumKind::Null, ..self }
+    }
+
     /// Bytes of checksums for `data_bytes` of data: 0 for [`ChecksumKind::Null`].
     pub fn sum_bytes(self, data_bytes: usize) -> usize {
         match self.kind {

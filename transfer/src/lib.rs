@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`checksum`] | CRC32C, CRC32 and NULL over chunks: compute and verify |
+//! | [`crc`] | the CRC of joined pieces, and of prefixes |
 //! | [`packet`] | the packet: header, framing, total decoder, building one from bytes |
 //! | [`ack`] | pipeline acks, and the pure state of packets in flight |
 //! | [`op`] | requests (`u16 28, u8 op, message`) and replies (`message`), both bounded |
@@ -14,14 +15,15 @@
 //! | [`stripe`] | where the bytes of a striped block group are |
 //! | [`short_circuit`] | open files handed over a Unix socket |
 //!
-//! Invariants: [`checksum`], [`coder`], [`packet`], [`ack`], [`stripe`] and [`meta`] decide without IO and know no clock. Every decoder is
-//! total: any bytes give a value or an error, and nothing is allocated beyond a checked length. This crate knows
-//! neither files of the namespace nor folders of a DataNode.
+//! Invariants: [`checksum`], [`crc`], [`coder`], [`packet`], [`ack`], [`stripe`] and [`meta`] decide without IO and know
+//! no clock. Every decoder is total: any bytes give a value or an error, and nothing is allocated beyond a checked length.
+//! This crate knows neither files of the namespace nor folders of a DataNode.
 
 pub mod ack;
 pub mod checksum;
 pub mod coder;
 pub mod connection;
+pub mod crc;
 pub mod meta;
 pub mod op;
 pub mod packet;

@@ -10,17 +10,15 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use proto::hadoop::hdfs::{
-    ChecksumProto, ChecksumTypeProto, ClientReadStatusProto, OpReadBlockProto,
-    ReadOpChecksumInfoProto, StatusProto,
+    ClientReadStatusProto, OpReadBlockProto, ReadOpChecksumInfoProto, StatusProto,
 };
 use proto::{Code, Error, Result, limits};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use transfer::connection::within;
-use transfer::{PacketHeader, SealedPacket, op};
+use transfer::{Checksum, ChecksumKind, PacketHeader, SealedPacket, op};
 
 use super::{After, DataServer, Wire, block_of};
 use crate::disk::DiskPool;
-use crate::files::CHUNK;
 use crate::store::{ReplicaReader, Store};
 
 /// Data bytes of a packet for clients that are not our own.
@@ -38,7 +36,8 @@ struct Plan {
     start: u64,
     end: u64,
     packet_bytes: u64,
-    with_sums: bool,
+    /// What the client gets: as stored, or none.
+    checksum: Checksum,
 }
 
 /// Serves one request.
@@ -93,8 +92,16 @@ async fn open(
     let (reader, plan, first) = pool
         .run(move || {
             let reader = store.open_reader(block, stamp)?;
-            let plan = plan(reader.length(), offset, length, native, with_sums)
+            let stored = reader.checksum();
+            let mut plan = plan(reader.length(), stored, offset, length)
                 .map_err(|error| error.context(format_args!("read {block}")))?;
+            if !with_sums {
+                plan.checksum = stored.without_sums();
+            }
+            if native {
+                let bytes = limits::PACKET_BYTES_NATIVE.into();
+                plan.packet_bytes = whole_chunks(bytes, reader.chunk());
+            }
             if plan.end - plan.start >= SEQUENTIAL_BYTES {
                 reader.advise_sequential(plan.start, plan.end - plan.start);
             }
@@ -106,32 +113,31 @@ async fn open(
 }
 
 /// Widens a range to whole chunks.
-fn plan(visible: u64, offset: u64, length: u64, native: bool, with_sums: bool) -> Result<Plan> {
+fn plan(visible: u64, stored: Checksum, offset: u64, length: u64) -> Result<Plan> {
     let end = offset.checked_add(length).filter(|&end| end <= visible).ok_or_else(|| {
         Error::new(
             Code::InvalidArgument,
             format!("{length} bytes from {offset}, but {visible} bytes are visible"),
         )
     })?;
-    let wanted = if native { u64::from(limits::PACKET_BYTES_NATIVE) } else { PACKET_BYTES_FOREIGN };
+    let chunk = stored.chunk_bytes() as u64;
     Ok(Plan {
-        start: offset - offset % CHUNK,
-        end: end.next_multiple_of(CHUNK).min(visible),
-        packet_bytes: wanted,
-        with_sums,
+        start: offset - offset % chunk,
+        end: end.next_multiple_of(chunk).min(visible),
+        packet_bytes: whole_chunks(PACKET_BYTES_FOREIGN, chunk),
+        checksum: stored,
     })
 }
 
+/// The bound of a packet's data, in whole chunks.
+fn whole_chunks(bytes: u64, chunk: u64) -> u64 {
+    (bytes - bytes % chunk).max(chunk)
+}
+
 fn reply(plan: &Plan) -> proto::hadoop::hdfs::BlockOpResponseProto {
-    let kind = if plan.with_sums {
-        ChecksumTypeProto::ChecksumCrc32c
-    } else {
-        ChecksumTypeProto::ChecksumNull
-    };
-    let bytes_per_checksum = limits::CHECKSUM_CHUNK_BYTES;
     let mut reply = op::response(StatusProto::Success);
     reply.read_op_checksum_info = Some(ReadOpChecksumInfoProto {
-        checksum: ChecksumProto { r#type: kind as i32, bytes_per_checksum },
+        checksum: plan.checksum.to_proto(),
         chunk_offset: plan.start,
     });
     reply
@@ -149,7 +155,7 @@ fn packet(
     buffer.resize(usize::try_from(bytes).expect("a packet is at most 1 MiB"), 0);
     let mut sums = Vec::new();
     reader.read(offset, &mut buffer, &mut sums)?;
-    if !plan.with_sums {
+    if plan.checksum.kind() == ChecksumKind::Null {
         sums.clear();
     }
     let header = PacketHeader {
@@ -227,7 +233,8 @@ mod tests {
     #[test]
     fn ranges_are_widened_to_chunks_and_end_with_the_visible_bytes() {
         let check = |visible, offset, length| {
-            plan(visible, offset, length, false, true).map(|plan| (plan.start, plan.end)).ok()
+            let plan = plan(visible, Checksum::NATIVE, offset, length);
+            plan.map(|plan| (plan.start, plan.end)).ok()
         };
         assert_eq!(check(1000, 0, 1000), Some((0, 1000)));
         assert_eq!(check(1000, 513, 1), Some((512, 1000)));
@@ -236,5 +243,8 @@ mod tests {
         assert_eq!(check(0, 0, 0), Some((0, 0)));
         assert_eq!(check(1000, 0, 1001), None);
         assert_eq!(check(1000, u64::MAX, 2), None);
+        let wide = Checksum::new(ChecksumKind::Crc32, 100_000).unwrap();
+        let plan = plan(250_000, wide, 120_000, 100).unwrap();
+        assert_eq!((plan.start, plan.end, plan.packet_bytes), (100_000, 200_000, 100_000));
     }
 }

@@ -14,7 +14,6 @@ use transfer::writer::{BlockWriter, PipelineFailure, PipelineSpec};
 use transfer::{PacketHeader, SealedPacket, op};
 
 use super::{After, DataServer, Wire, block_of};
-use crate::files::NATIVE;
 use crate::store::ReplicaReader;
 
 /// Packets of a transfer in flight.
@@ -64,7 +63,7 @@ pub async fn send_replica(
         min_bytes: 0,
         max_bytes: 0,
         new_stamp: reader.stamp().0,
-        checksum: NATIVE,
+        checksum: reader.checksum(),
         packets_in_flight_max: PACKETS_MAX,
     };
     let told = |failure: PipelineFailure| {
@@ -89,11 +88,12 @@ pub async fn send_replica(
 
 /// Reads the packet that begins at `offset`. Blocks.
 fn verified_packet(reader: &ReplicaReader, offset: u64, seqno: i64) -> Result<SealedPacket> {
-    let bytes = (reader.length() - offset).min(PACKET_BYTES);
+    let packet_bytes = (PACKET_BYTES - PACKET_BYTES % reader.chunk()).max(reader.chunk());
+    let bytes = (reader.length() - offset).min(packet_bytes);
     let mut data = vec![0; usize::try_from(bytes).expect("a packet is at most 1 MiB")];
     let mut sums = Vec::new();
     reader.read(offset, &mut data, &mut sums)?;
-    if let Err(mismatch) = NATIVE.verify(&data, &sums) {
+    if let Err(mismatch) = reader.checksum().verify(&data, &sums) {
         // The whole check tells damage from a replica that changed under us, and reports it.
         reader.verify()?;
         return Err(mismatch.into_error("block", offset));

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use transfer::connection::{Connection, Peer, within};
-use transfer::{Checksum, HEARTBEAT_SEQNO, PacketReader, Request, op};
+use transfer::{Checksum, ChecksumKind, HEARTBEAT_SEQNO, PacketReader, Request, op};
 
 use super::respond::{self, Item, own_status};
 use super::{After, DataServer, Wire, block_of};
@@ -79,8 +79,8 @@ async fn set_up(
     let own = |error: Error| Refusal { error, bad_link: String::new() };
     let block = &request.header.base_header.block;
     let (id, _) = block_of(&server.store, block).map_err(own)?;
-    let purpose = purpose(request, stage).map_err(own)?;
     let checksum = Checksum::from_proto(&request.requested_checksum).map_err(own)?;
+    let purpose = purpose(request, stage, checksum).map_err(own)?;
     let (session, mirror) =
         tokio::join!(server.store.begin_write(id, purpose), dial_next(server, request));
     let session = session.map_err(own)?;
@@ -100,7 +100,7 @@ async fn set_up(
 }
 
 /// What a stage asks of the replica here.
-fn purpose(request: &OpWriteBlockProto, stage: Stage) -> Result<Purpose> {
+fn purpose(request: &OpWriteBlockProto, stage: Stage, sent: Checksum) -> Result<Purpose> {
     let block = &request.header.base_header.block;
     let asked = GenerationStamp(block.generation_stamp);
     // A writer that was given no new stamp keeps the one it has.
@@ -109,9 +109,13 @@ fn purpose(request: &OpWriteBlockProto, stage: Stage) -> Result<Purpose> {
     let bytes = block.num_bytes.unwrap_or(0);
     let length = if request.min_bytes_rcvd == 0 { bytes } else { request.min_bytes_rcvd };
     let change = crate::store::Change { asked, new, length };
+    // What is stored has checksums, even if the writer sends none.
+    let checksum = if sent.kind() == ChecksumKind::Null { Checksum::NATIVE } else { sent };
     Ok(match stage {
-        Stage::PipelineSetupCreate => Purpose::Create { stamp: asked, bytes },
-        Stage::TransferRbw | Stage::TransferFinalized => Purpose::Transfer { stamp: asked, bytes },
+        Stage::PipelineSetupCreate => Purpose::Create { stamp: asked, bytes, checksum },
+        Stage::TransferRbw | Stage::TransferFinalized => {
+            Purpose::Transfer { stamp: asked, bytes, checksum }
+        }
         Stage::PipelineSetupAppend => Purpose::Append(change),
         Stage::PipelineSetupAppendRecovery => Purpose::RecoverAppend(change),
         Stage::PipelineCloseRecovery => Purpose::RecoverClose(change),
@@ -277,8 +281,7 @@ impl Receiver<'_> {
             let outcome = end(self.session, self.stage).await.map_err(own)?;
             return Ok(Item::Packet { seqno: header.seqno, last: true, outcome });
         }
-        let native = self.checksum == Checksum::NATIVE;
-        let outcome = self.session.write(packet, native).await.map_err(own)?;
+        let outcome = self.session.write(packet, self.checksum).await.map_err(own)?;
         self.pass_on(&frame).await?;
         Ok(Item::Packet { seqno: header.seqno, last: false, outcome })
     }

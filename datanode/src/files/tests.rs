@@ -8,10 +8,16 @@ use proptest::prelude::*;
 const BLOCK: BlockId = BlockId(7);
 const STAMP: GenerationStamp = GenerationStamp(1001);
 
+const NATIVE: Checksum = Checksum::NATIVE;
+
 fn new_files(root: &Path) -> ReplicaFiles {
+    files_with(root, NATIVE)
+}
+
+fn files_with(root: &Path, checksum: Checksum) -> ReplicaFiles {
     let volume = volume(root);
     let paths = Paths::new(&layout::rbw_path(root), BLOCK, STAMP);
-    ReplicaFiles::create(&volume, paths).unwrap()
+    ReplicaFiles::create(&volume, paths, checksum).unwrap()
 }
 
 #[test]
@@ -62,7 +68,7 @@ fn each_bit_flip_and_truncation_of_a_finished_replica_is_found() {
             // What a restart would keep of it never reaches beyond the damage, and never panics.
             let kept = confirmed_length(&paths).unwrap();
             if path == &paths.data {
-                assert_eq!(kept, (bit as u64 / 8) / CHUNK * CHUNK, "bit {bit}");
+                assert_eq!(kept, (bit as u64 / 8) / 512 * 512, "bit {bit}");
             }
         }
         for length in 0..good.len() {
@@ -137,10 +143,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn however_it_is_written_and_cut_a_replica_equals_its_model(
-        steps in proptest::collection::vec((0usize..1700, 0usize..700, any::<bool>(), 0u8..6), 1..12)
+        steps in proptest::collection::vec((0usize..1700, 0usize..700, any::<bool>(), 0u8..6), 1..12),
+        kind_and_chunk in prop_oneof![
+            Just((ChecksumKind::Crc32c, 512)), Just((ChecksumKind::Crc32, 512)),
+            Just((ChecksumKind::Crc32c, 1)), Just((ChecksumKind::Crc32, 700)),
+            Just((ChecksumKind::Crc32c, 4096)), Just((ChecksumKind::Crc32, 1 << 20)),
+        ],
     ) {
+        let checksum = Checksum::new(kind_and_chunk.0, kind_and_chunk.1).unwrap();
+        let chunk = checksum.chunk_bytes();
         let folder = tempfile::tempdir().unwrap();
-        let mut files = new_files(folder.path());
+        let mut files = files_with(folder.path(), checksum);
         let all = pattern(4, 40_000);
         let mut length = 0usize;
         for (count, back, native, kind) in steps {
@@ -153,18 +166,18 @@ proptest! {
                 files = ReplicaFiles::open(&volume, paths, length as u64).unwrap();
             } else {
                 // Overlap is resent from a chunk's start, as HDFS's clients do.
-                let start = length.saturating_sub(back) / 512 * 512;
+                let start = length.saturating_sub(back) / chunk * chunk;
                 let start = if native { start } else { length };
                 let end = (start + count).max(length).min(all.len());
                 let data = &all[start..end];
-                let mut sums = vec![0; NATIVE.sum_bytes(data.len())];
-                NATIVE.compute(data, &mut sums);
+                let mut sums = vec![0; checksum.sum_bytes(data.len())];
+                checksum.compute(data, &mut sums);
                 let wrote = files.write(start as u64, data, native.then_some(&sums)).unwrap();
                 length = end;
                 prop_assert_eq!(wrote.end, length as u64);
             }
-            let tail = &all[length / 512 * 512..length];
-            prop_assert_eq!(files.tail_sum(), (!tail.is_empty()).then(|| NATIVE.of(tail)));
+            let tail = &all[length / chunk * chunk..length];
+            prop_assert_eq!(files.tail_sum(), (!tail.is_empty()).then(|| checksum.of(tail)));
         }
         let (data, meta) = (&files.data, &files.meta);
         prop_assert_eq!(verify(data, meta, length as u64, "blk_7"), Ok(()));

@@ -11,6 +11,7 @@ use proto::granary::{
 };
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+use ::transfer::Checksum;
 
 use crate::server::{Handle, start};
 use crate::store::Purpose;
@@ -229,7 +230,8 @@ async fn replicas_are_copied_and_recovered_at_the_namenodes_command() {
 
     // Two replicas of a block whose writer is gone, of different lengths.
     for (node, length) in [(&first, 900), (&second, 700)] {
-        let purpose = Purpose::Create { stamp: GenerationStamp(1001), bytes: 0 };
+        let purpose =
+            Purpose::Create { stamp: GenerationStamp(1001), bytes: 0, checksum: Checksum::NATIVE };
         let session = node.store().begin_write(BlockId(8), purpose).await.unwrap();
         write(&session, 0, &data[..length], false).await.unwrap();
     }

@@ -5,14 +5,15 @@
 //! length that their checksums confirm. Files of transfers are removed: the NameNode asks again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use proto::{BlockId, Error, GenerationStamp, Result};
-use transfer::meta;
+use transfer::{Checksum, meta};
 
 use super::{Disk, Store};
-use crate::files::{self, NATIVE, Paths};
+use crate::files::{self, Paths};
 use crate::index::{Entry, Opened, Rescan};
 use crate::layout::{self, FileName, Folder};
 use crate::map::{Compact, Slot};
@@ -211,8 +212,14 @@ fn take_finalized(
     path: &Path,
     found: &mut Found,
 ) {
+    let fits = |checksum: Checksum| meta_bytes == meta::file_bytes(checksum, bytes);
+    // Nearly all are of the native kind: only for others the header is read.
+    let is_whole = fits(Checksum::NATIVE) || {
+        let path = path.join(layout::meta_name(block, stamp));
+        File::open(&path).is_ok_and(|meta| files::read_header(&meta, &path).is_ok_and(fits))
+    };
     let length = u32::try_from(bytes).ok();
-    let Some(length) = length.filter(|_| meta_bytes == meta::file_bytes(NATIVE, bytes)) else {
+    let Some(length) = length.filter(|_| is_whole) else {
         found.strays += 1;
         tracing::warn!(%block, bytes, meta_bytes, path = %path.display(),
             "a replica whose files do not fit each other is not served");

@@ -9,11 +9,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use proto::{BlockId, Code, Error, GenerationStamp, Result};
-use transfer::checksum::SUM_BYTES;
+use transfer::checksum::{Checksum, SUM_BYTES};
 use transfer::meta;
 
 use super::{Store, finalized_paths};
-use crate::files::{self, CHUNK, NATIVE};
+use crate::files;
 use crate::map::Slot;
 use crate::volume::Volume;
 
@@ -29,6 +29,7 @@ pub struct ReplicaReader {
     stamp: GenerationStamp,
     data: File,
     meta: File,
+    checksum: Checksum,
     length: u64,
     tail_sum: Option<u32>,
 }
@@ -116,19 +117,32 @@ impl Store {
                 .map_err(|error| volume.io_error(format_args!("open {}", path.display()), &error))
         };
         let (data, meta) = (open(&paths.data)?, open(&paths.meta)?);
+        let checksum = files::read_header(&meta, &paths.meta)?;
         if matches!(slot, Slot::Finalized(_)) {
-            files::check_sizes(&data, &meta, length, &paths.data.display().to_string())?;
+            let name = paths.data.display().to_string();
+            files::check_sizes(&data, &meta, checksum, length, &name)?;
         }
-        files::check_header(&meta, &paths.meta)?;
-        if !length.is_multiple_of(CHUNK) && tail_sum.is_none() {
+        let chunk = checksum.chunk_bytes() as u64;
+        if !length.is_multiple_of(chunk) && tail_sum.is_none() {
             let mut sum = [0; SUM_BYTES];
-            meta.read_exact_at(&mut sum, meta::sum_offset(NATIVE, length / CHUNK)).map_err(
+            meta.read_exact_at(&mut sum, meta::sum_offset(checksum, length / chunk)).map_err(
                 |error| volume.io_error(format_args!("read {}", paths.meta.display()), &error),
             )?;
             tail_sum = Some(u32::from_be_bytes(sum));
         }
         let (store, slot) = (self.clone(), slot.clone());
-        Ok(ReplicaReader { store, volume, slot, block, stamp, data, meta, length, tail_sum })
+        Ok(ReplicaReader {
+            store,
+            volume,
+            slot,
+            block,
+            stamp,
+            data,
+            meta,
+            checksum,
+            length,
+            tail_sum,
+        })
     }
 }
 
@@ -141,6 +155,16 @@ impl ReplicaReader {
     /// Bytes that may be read.
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// What its bytes are checksummed with.
+    pub fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+
+    /// Bytes under one of its checksums.
+    pub fn chunk(&self) -> u64 {
+        self.checksum.chunk_bytes() as u64
     }
 
     /// Whether it is finished.
@@ -180,7 +204,10 @@ impl ReplicaReader {
 
     fn read_inner(&self, offset: u64, data: &mut [u8], sums: &mut Vec<u8>) -> Result<()> {
         let end = offset + data.len() as u64;
-        assert!(offset.is_multiple_of(CHUNK) && end <= self.length, "whole chunks of the replica");
+        assert!(
+            offset.is_multiple_of(self.chunk()) && end <= self.length,
+            "whole chunks of the replica"
+        );
         self.volume.check()?;
         let failed = |error: &std::io::Error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::new(
@@ -196,13 +223,17 @@ impl ReplicaReader {
     /// Appends the checksums of a range that begins a chunk and ends at a chunk's end or the replica's.
     pub fn sums(&self, offset: u64, bytes: u64, sums: &mut Vec<u8>) -> Result<()> {
         let end = offset + bytes;
-        assert!(offset.is_multiple_of(CHUNK) && end <= self.length, "whole chunks of the replica");
+        assert!(
+            offset.is_multiple_of(self.chunk()) && end <= self.length,
+            "whole chunks of the replica"
+        );
         let first = sums.len();
-        let chunks = usize::try_from(bytes.div_ceil(CHUNK)).expect("a block is at most 2 GiB");
+        let chunks =
+            usize::try_from(bytes.div_ceil(self.chunk())).expect("a block is at most 2 GiB");
         sums.resize(first + chunks * SUM_BYTES, 0);
-        let partial = !end.is_multiple_of(CHUNK);
+        let partial = !end.is_multiple_of(self.chunk());
         let stored = sums.len() - if partial { SUM_BYTES } else { 0 };
-        let at = meta::sum_offset(NATIVE, offset / CHUNK);
+        let at = meta::sum_offset(self.checksum, offset / self.chunk());
         self.meta.read_exact_at(&mut sums[first..stored], at).map_err(|error| {
             match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => Error::new(

@@ -7,6 +7,7 @@ use crate::replica::Expected;
 use crate::testing::{copy_tree, open, pattern, read_block, write, write_block};
 use proptest::prelude::*;
 use proto::granary::ReplicaChange;
+use transfer::Checksum;
 
 const GS: GenerationStamp = GenerationStamp(1001);
 const GS2: GenerationStamp = GenerationStamp(1002);
@@ -59,10 +60,10 @@ async fn readers_see_what_was_acknowledged_and_nothing_beyond() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
     let data = pattern(2, 5_000);
-    let purpose = Purpose::Create { stamp: GS, bytes: 0 };
+    let purpose = Purpose::Create { stamp: GS, bytes: 0, checksum: Checksum::NATIVE };
     let session = store.begin_write(BlockId(7), purpose).await.unwrap();
     let packet = crate::testing::packet(0, &data[..1000], 0, false);
-    let wrote = session.write(packet, true).await.unwrap().await.unwrap().unwrap();
+    let wrote = session.write(packet, Checksum::NATIVE).await.unwrap().await.unwrap().unwrap();
     assert_eq!(store.visible_length(BlockId(7), GS).unwrap(), 0);
     session.replica().acked(wrote);
     assert_eq!(read_block(&store, 7, 1001).unwrap(), &data[..1000]);
@@ -71,7 +72,7 @@ async fn readers_see_what_was_acknowledged_and_nothing_beyond() {
     write(&session, 512, &data[512..2000], false).await.unwrap();
     let (mut bytes, mut sums) = (vec![0; 1000], Vec::new());
     reader.read(0, &mut bytes, &mut sums).unwrap();
-    assert_eq!(crate::files::NATIVE.verify(&bytes, &sums), Ok(()));
+    assert_eq!(Checksum::NATIVE.verify(&bytes, &sums), Ok(()));
     assert_eq!(read_block(&store, 7, 1001).unwrap(), &data[..2000]);
     store.stop();
 }
@@ -107,7 +108,7 @@ async fn an_append_continues_mid_chunk_and_an_older_writer_is_fenced_off() {
     // The files that a reader opened before the append still hold what it was promised.
     let (mut bytes, mut sums) = (vec![0; 700], Vec::new());
     old_reader.read(0, &mut bytes, &mut sums).unwrap();
-    assert_eq!(crate::files::NATIVE.verify(&bytes, &sums), Ok(()));
+    assert_eq!(Checksum::NATIVE.verify(&bytes, &sums), Ok(()));
     store.stop();
 }
 
@@ -116,7 +117,7 @@ async fn a_recovery_stops_the_writer_and_settles_the_length_once() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
     let data = pattern(4, 2_000);
-    let purpose = Purpose::Create { stamp: GS, bytes: 0 };
+    let purpose = Purpose::Create { stamp: GS, bytes: 0, checksum: Checksum::NATIVE };
     let session = store.begin_write(BlockId(7), purpose).await.unwrap();
     write(&session, 0, &data, false).await.unwrap();
     let stop = async {
@@ -152,7 +153,7 @@ async fn a_recovery_stops_the_writer_and_settles_the_length_once() {
 async fn a_transfer_that_does_not_finish_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
-    let purpose = Purpose::Transfer { stamp: GS, bytes: 0 };
+    let purpose = Purpose::Transfer { stamp: GS, bytes: 0, checksum: Checksum::NATIVE };
     let session = store.begin_write(BlockId(7), purpose).await.unwrap();
     write(&session, 0, b"abc", false).await.unwrap();
     assert_eq!(store.reported(BlockId(7)), None);
@@ -176,8 +177,13 @@ async fn each_crash_image_of_a_close_leads_to_a_whole_replica() {
     let data = pattern(5, 1_300);
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = open(folder.path());
-    let session =
-        store.begin_write(BlockId(7), Purpose::Create { stamp: GS, bytes: 0 }).await.unwrap();
+    let session = store
+        .begin_write(
+            BlockId(7),
+            Purpose::Create { stamp: GS, bytes: 0, checksum: Checksum::NATIVE },
+        )
+        .await
+        .unwrap();
     write(&session, 0, &data, true).await.unwrap();
     let before = tempfile::tempdir().unwrap();
     copy_tree(folder.path(), before.path());
@@ -360,7 +366,11 @@ async fn apply(store: &Arc<Store>, model: &mut Model, stamp: u64, op: &Op) {
             if model.contains_key(block) {
                 return;
             }
-            let purpose = Purpose::Create { stamp: GenerationStamp(stamp), bytes: 0 };
+            let purpose = Purpose::Create {
+                stamp: GenerationStamp(stamp),
+                bytes: 0,
+                checksum: Checksum::NATIVE,
+            };
             let session = store.begin_write(BlockId(*block), purpose).await.unwrap();
             let data = pattern(stamp, *length);
             write(&session, 0, &data, false).await.unwrap();

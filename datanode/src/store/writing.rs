@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use proto::{BlockId, Code, Error, GenerationStamp, Result, limits};
 use tokio::sync::{Semaphore, oneshot};
-use transfer::Packet;
+use transfer::{Checksum, Packet};
 
 use super::{Disk, Store, finalized_paths};
 use crate::claims::Claim;
@@ -31,6 +31,8 @@ pub enum Purpose {
         stamp: GenerationStamp,
         /// How much space it may take.
         bytes: u64,
+        /// What its bytes are stored with.
+        checksum: Checksum,
     },
     /// Take a copy of a replica.
     Transfer {
@@ -38,6 +40,8 @@ pub enum Purpose {
         stamp: GenerationStamp,
         /// How much space it may take.
         bytes: u64,
+        /// What its bytes are stored with.
+        checksum: Checksum,
     },
     /// Continue a finished replica.
     Append(Change),
@@ -97,13 +101,13 @@ impl Store {
     ) -> Result<WriteSession> {
         let claim = self.claims.claim(block).await;
         match purpose {
-            Purpose::Create { stamp, bytes } => {
+            Purpose::Create { stamp, bytes, checksum } => {
                 let replica = Replica::create(block, stamp);
-                self.begin_new(claim, replica, Place::Rbw, bytes).await
+                self.begin_new(claim, replica, Place::Rbw, bytes, checksum).await
             }
-            Purpose::Transfer { stamp, bytes } => {
+            Purpose::Transfer { stamp, bytes, checksum } => {
                 let replica = Replica::open_temporary(block, stamp);
-                self.begin_new(claim, replica, Place::Tmp, bytes).await
+                self.begin_new(claim, replica, Place::Tmp, bytes, checksum).await
             }
             Purpose::Append(c) => {
                 self.reopen(claim, move |r| r.append(c.asked, c.new, c.length)).await
@@ -126,6 +130,7 @@ impl Store {
         replica: Replica,
         place: Place,
         bytes: u64,
+        checksum: Checksum,
     ) -> Result<WriteSession> {
         let block = claim.block();
         let old = self.map.get(block);
@@ -156,7 +161,7 @@ impl Store {
             .pool()
             .clone()
             .run(move || {
-                let files = ReplicaFiles::create(&volume, made.paths())?;
+                let files = ReplicaFiles::create(&volume, made.paths(), checksum)?;
                 let pass = made.begin_writing();
                 store.put(block, Slot::Open(made.clone()));
                 Ok(store.session(claim, made, files, pass, Some(promise)))
@@ -330,11 +335,11 @@ impl WriteSession {
 
     /// Hands a verified packet to the disk; waits only while too much waits there. The receiver gets the outcome.
     ///
-    /// `native`: the packet's checksums are those that are stored.
+    /// `sent`: what the packet's checksums are.
     pub async fn write(
         &self,
         packet: Packet,
-        native: bool,
+        sent: Checksum,
     ) -> Result<oneshot::Receiver<Result<Wrote>>> {
         if packet.header().end() > limits::BLOCK_BYTES_MAX {
             return Err(Error::new(
@@ -355,7 +360,7 @@ impl WriteSession {
         let (files, replica, promise) =
             (self.files.clone(), self.replica.clone(), self.promise.clone());
         self.lane.push(move || {
-            let result = write_packet(&packet, native, &files, &replica, &promise);
+            let result = write_packet(&packet, sent, &files, &replica, &promise);
             // The packet's memory is given back before the next one is let in.
             drop(packet);
             drop(permit);
@@ -470,7 +475,7 @@ fn reopen_open(open: &Arc<OpenReplica>, replica: Replica, before: u64) -> Result
 
 fn write_packet(
     packet: &Packet,
-    native: bool,
+    sent: Checksum,
     files: &Mutex<ReplicaFiles>,
     replica: &OpenReplica,
     promise: &Mutex<Option<Promise>>,
@@ -478,8 +483,9 @@ fn write_packet(
     let header = packet.header();
     let mut files = lock(files)?;
     let before = files.written();
-    let sums = (native && header.offset_in_block.is_multiple_of(crate::files::CHUNK))
-        .then(|| packet.sums());
+    let as_stored = sent == files.checksum()
+        && header.offset_in_block.is_multiple_of(sent.chunk_bytes() as u64);
+    let sums = as_stored.then(|| packet.sums());
     let wrote = files.write(header.offset_in_block, packet.data(), sums)?;
     let fresh = wrote.end - before;
     replica.volume().add_used(fresh);

@@ -40,6 +40,11 @@ classes! {
     SAFE_MODE = "org.apache.hadoop.hdfs.server.namenode.SafeModeException";
     RETRIABLE = "org.apache.hadoop.ipc.RetriableException";
     STANDBY = "org.apache.hadoop.ipc.StandbyException";
+    IPC = "org.apache.hadoop.ipc.IpcException";
+    VERSION_MISMATCH = "org.apache.hadoop.ipc.RPC$VersionMismatch";
+    RPC_SERVER = "org.apache.hadoop.ipc.RpcServerException";
+    NO_SUCH_PROTOCOL = "org.apache.hadoop.ipc.RpcNoSuchProtocolException";
+    SASL = "javax.security.sasl.SaslException";
     NO_SUCH_METHOD = "org.apache.hadoop.ipc.RpcNoSuchMethodException";
     ACCESS_CONTROL = "org.apache.hadoop.security.AccessControlException";
     AUTHORIZATION = "org.apache.hadoop.security.authorize.AuthorizationException";

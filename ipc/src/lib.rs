@@ -2,12 +2,25 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`call`] | one call, its answer, and the errors that cross the wire |
+//! | [`call`] | one call, its answer, and the service that answers |
 //! | [`exceptions`] | what our errors are called in Java, for RPC and WebHDFS alike |
+//! | [`wire`], [`request`], [`reply`] | the bytes: what a server reads, what a client sends, what a server sends |
+//! | [`session`] | one connection's conversation, without IO |
+//! | [`server`], `connection` | a port; one connection's task |
+//! | [`settings`] | what a port bounds |
 //!
 //! Knows frames, headers, connections and their bounds. Does not know a single method: a [`Service`] does.
 
 pub mod call;
+mod connection;
 pub mod exceptions;
+pub mod reply;
+pub mod request;
+pub mod server;
+pub mod session;
+pub mod settings;
+pub mod wire;
 
-pub use call::{Answer, Call, Identity, RpcError, Service};
+pub use call::{Answer, Call, Identity, Name, RpcError, Service};
+pub use server::serve;
+pub use settings::Settings;

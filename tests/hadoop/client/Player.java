@@ -1,0 +1,404 @@
+import java.io.IOException;
+import java.util.Arrays;
+import java.util.EnumSet;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import org.apache.hadoop.fs.BlockLocation;
+import org.apache.hadoop.fs.ContentSummary;
+import org.apache.hadoop.fs.CreateFlag;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FileChecksum;
+import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.Options.ChecksumOpt;
+import org.apache.hadoop.fs.Options.Rename;
+import org.apache.hadoop.fs.LocatedFileStatus;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.permission.AclEntry;
+import org.apache.hadoop.fs.permission.AclStatus;
+import org.apache.hadoop.fs.permission.FsAction;
+import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.hdfs.DistributedFileSystem;
+import org.apache.hadoop.hdfs.protocol.HdfsConstants;
+import org.apache.hadoop.hdfs.protocol.SnapshotDiffReport;
+import org.apache.hadoop.ipc.RemoteException;
+import org.apache.hadoop.util.DataChecksum;
+
+/**
+ * Makes a sequence's calls on one cluster and tells each answer as a line of text: the value, or the exception's class
+ * and the first line of its message. Times that the test did not set itself are not told.
+ */
+final class Player {
+    /** Times from here on are not the test's. */
+    private static final long TIME_OWN_MAX = 1_400_000_000_000L;
+
+    private final Side side;
+    private final String root;
+    private final Mask mask;
+    private final Map<String, FSDataOutputStream> open = new TreeMap<>();
+
+    Player(Side side, String root) {
+        this.side = side;
+        this.root = root;
+        this.mask = new Mask(side);
+    }
+
+    /** Makes the call. */
+    String play(Step step) {
+        try {
+            return masked(side.as(step.user(), () -> call(side.fs(step.user()), step)));
+        } catch (Exception error) {
+            return masked(told(error));
+        }
+    }
+
+    private String masked(String text) {
+        return mask.apply(text).replace(root, "ROOT");
+    }
+
+    private static String told(Throwable error) {
+        Throwable cause = error;
+        while (cause instanceof java.lang.reflect.UndeclaredThrowableException && cause.getCause() != null) {
+            cause = cause.getCause();
+        }
+        String name = cause.getClass().getName();
+        String message = String.valueOf(cause.getMessage());
+        if (cause instanceof RemoteException remote) {
+            name = remote.getClassName();
+            message = message.startsWith(name + ": ") ? message.substring(name.length() + 2) : message;
+        }
+        return "! " + name.substring(name.lastIndexOf('.') + 1) + ": " + message.lines().findFirst().orElse("");
+    }
+
+    private Path path(String relative) {
+        return new Path(relative.equals(".") ? root : relative.startsWith("./") ? root + relative.substring(1) : root + "/" + relative);
+    }
+
+    private String call(DistributedFileSystem fs, Step step) throws Exception {
+        List<String> args = step.args();
+        String first = args.get(0);
+        return switch (step.call()) {
+            case "create", "append", "read", "readAll", "truncate", "concat", "checksum" -> file(fs, step.call(), path(first), args);
+            case "openNew", "openAppend", "write", "hflush", "hsync", "close" -> opened(fs, step, first, args);
+            case "mkdirs", "mkdir", "rename", "rename2", "delete" -> name(fs, step, path(first), args);
+            case "allowSnapshot", "disallowSnapshot", "createSnapshot", "deleteSnapshot", "renameSnapshot", "snapshotDiff" ->
+                snapshot(fs, step.call(), path(first), args);
+            case "modifyAcl", "setAcl", "removeAclEntries", "removeDefaultAcl", "removeAcl", "getAcl" ->
+                acl(fs, step.call(), path(first), args);
+            case "setXAttr", "getXAttr", "removeXAttr", "listXAttrs" -> xattr(fs, step.call(), path(first), args);
+            case "setPermission", "setOwner", "setTimes", "setReplication", "access", "setQuota" ->
+                attribute(fs, step.call(), path(first), args);
+            default -> question(fs, step, path(first), first);
+        };
+    }
+
+    private String file(DistributedFileSystem fs, String call, Path path, List<String> args) throws IOException {
+        switch (call) {
+            case "create": {
+                int length = Integer.parseInt(args.get(2));
+                try (FSDataOutputStream out = create(fs, path, args)) {
+                    out.write(bytes(length));
+                }
+                return "ok";
+            }
+            case "append": {
+                EnumSet<CreateFlag> flags = args.get(2).equals("new")
+                        ? EnumSet.of(CreateFlag.APPEND, CreateFlag.NEW_BLOCK) : EnumSet.of(CreateFlag.APPEND);
+                try (FSDataOutputStream out = fs.append(path, flags, 4096, null)) {
+                    out.write(bytes(Integer.parseInt(args.get(1))));
+                }
+                return "ok";
+            }
+            case "read": {
+                byte[] found = new byte[Integer.parseInt(args.get(2))];
+                try (FSDataInputStream in = fs.open(path)) {
+                    int count = in.read(Integer.parseInt(args.get(1)), found, 0, found.length);
+                    in.seek(Integer.parseInt(args.get(1)));
+                    return count + " hash " + Arrays.hashCode(found) + " then " + in.read();
+                }
+            }
+            case "readAll": return content(fs, path);
+            case "truncate": return String.valueOf(fs.truncate(path, Long.parseLong(args.get(1))));
+            case "concat": {
+                Path[] sources = args.subList(1, args.size()).stream().filter(arg -> !arg.isEmpty()).map(this::path).toArray(Path[]::new);
+                fs.concat(path, sources);
+                return "ok";
+            }
+            default: {
+                FileChecksum sum = args.get(1).isEmpty() ? fs.getFileChecksum(path) : fs.getFileChecksum(path, Long.parseLong(args.get(1)));
+                return String.valueOf(sum);
+            }
+        }
+    }
+
+    private FSDataOutputStream create(DistributedFileSystem fs, Path path, List<String> args) throws IOException {
+        EnumSet<CreateFlag> flags = args.get(1).equals("overwrite")
+                ? EnumSet.of(CreateFlag.CREATE, CreateFlag.OVERWRITE) : EnumSet.of(CreateFlag.CREATE);
+        long block = Long.parseLong(args.get(3));
+        short replication = Short.parseShort(args.get(4));
+        ChecksumOpt checksum = new ChecksumOpt(DataChecksum.Type.valueOf(args.get(5)), 512);
+        FsPermission permission = FsPermission.getFileDefault().applyUMask(FsPermission.createImmutable((short) 0022));
+        if (args.get(1).equals("orphan")) {
+            return fs.createNonRecursive(path, permission, flags, 4096, replication, block, null);
+        }
+        return fs.create(path, permission, flags, 4096, replication, block, null, checksum);
+    }
+
+    static byte[] bytes(int length) {
+        byte[] bytes = new byte[length];
+        for (int i = 0; i < length; i++) {
+            bytes[i] = (byte) (i * 13 + (i >> 8) * 5 + length);
+        }
+        return bytes;
+    }
+
+    static String content(DistributedFileSystem fs, Path path) throws IOException {
+        try (FSDataInputStream in = fs.open(path)) {
+            byte[] all = in.readAllBytes();
+            return all.length + " bytes hash " + Arrays.hashCode(all);
+        }
+    }
+
+    /** Streams that stay open over several calls. */
+    private String opened(DistributedFileSystem fs, Step step, String slot, List<String> args) throws IOException {
+        FSDataOutputStream held = open.get(slot);
+        switch (step.call()) {
+            case "openNew", "openAppend" -> {
+                if (held != null) {
+                    return "(in use)";
+                }
+                FSDataOutputStream made = step.call().equals("openAppend") ? fs.append(path(args.get(1)))
+                        : create(fs, path(args.get(1)), List.of("", args.get(2), "", args.get(3), "2", "CRC32C"));
+                open.put(slot, made);
+            }
+            default -> {
+                if (held == null) {
+                    return "(not open)";
+                }
+                switch (step.call()) {
+                    case "write" -> held.write(bytes(Integer.parseInt(args.get(1))));
+                    case "hflush" -> held.hflush();
+                    case "hsync" -> held.hsync();
+                    default -> {
+                        open.remove(slot);
+                        held.close();
+                    }
+                }
+            }
+        }
+        return "ok";
+    }
+
+    private String name(DistributedFileSystem fs, Step step, Path path, List<String> args) throws Exception {
+        switch (step.call()) {
+            case "mkdirs": return String.valueOf(fs.mkdirs(path, new FsPermission(args.get(1))));
+            case "mkdir":
+                side.context(step.user()).mkdir(path, new FsPermission(args.get(1)), args.get(2).equals("parents"));
+                return "ok";
+            case "rename": return String.valueOf(fs.rename(path, path(args.get(1))));
+            case "rename2":
+                side.context(step.user()).rename(path, path(args.get(1)), args.get(2).equals("overwrite") ? Rename.OVERWRITE : Rename.NONE);
+                return "ok";
+            default: return String.valueOf(fs.delete(path, args.get(1).equals("tree")));
+        }
+    }
+
+    private String snapshot(DistributedFileSystem fs, String call, Path path, List<String> args) throws IOException {
+        switch (call) {
+            case "allowSnapshot" -> fs.allowSnapshot(path);
+            case "disallowSnapshot" -> fs.disallowSnapshot(path);
+            case "createSnapshot" -> {
+                return fs.createSnapshot(path, args.get(1)).toString();
+            }
+            case "deleteSnapshot" -> fs.deleteSnapshot(path, args.get(1));
+            case "renameSnapshot" -> fs.renameSnapshot(path, args.get(1), args.get(2));
+            default -> {
+                SnapshotDiffReport report = fs.getSnapshotDiffReport(path, args.get(1), args.get(2));
+                return report.getDiffList().stream().map(Object::toString).sorted().collect(Collectors.joining("; "));
+            }
+        }
+        return "ok";
+    }
+
+    private String acl(DistributedFileSystem fs, String call, Path path, List<String> args) throws IOException {
+        switch (call) {
+            case "modifyAcl" -> fs.modifyAclEntries(path, AclEntry.parseAclSpec(args.get(1), true));
+            case "setAcl" -> fs.setAcl(path, AclEntry.parseAclSpec(args.get(1), true));
+            case "removeAclEntries" -> fs.removeAclEntries(path, AclEntry.parseAclSpec(args.get(1), false));
+            case "removeDefaultAcl" -> fs.removeDefaultAcl(path);
+            case "removeAcl" -> fs.removeAcl(path);
+            default -> {
+                return acl(fs.getAclStatus(path));
+            }
+        }
+        return "ok";
+    }
+
+    static String acl(AclStatus status) {
+        return status.getOwner() + ":" + status.getGroup() + ":" + status.isStickyBit() + ":" + status.getEntries();
+    }
+
+    private String xattr(DistributedFileSystem fs, String call, Path path, List<String> args) throws IOException {
+        switch (call) {
+            case "setXAttr" -> {
+                EnumSet<XAttrSetFlag> flags = switch (args.get(3)) {
+                    case "create" -> EnumSet.of(XAttrSetFlag.CREATE);
+                    case "replace" -> EnumSet.of(XAttrSetFlag.REPLACE);
+                    default -> EnumSet.of(XAttrSetFlag.CREATE, XAttrSetFlag.REPLACE);
+                };
+                fs.setXAttr(path, args.get(1), bytes(Integer.parseInt(args.get(2))), flags);
+            }
+            case "getXAttr" -> {
+                return Arrays.toString(fs.getXAttr(path, args.get(1)));
+            }
+            case "removeXAttr" -> fs.removeXAttr(path, args.get(1));
+            default -> {
+                return fs.listXAttrs(path).stream().sorted().toList() + " " + xattrs(fs, path);
+            }
+        }
+        return "ok";
+    }
+
+    static String xattrs(DistributedFileSystem fs, Path path) throws IOException {
+        Map<String, String> all = new TreeMap<>();
+        fs.getXAttrs(path).forEach((name, value) -> all.put(name, Arrays.toString(value)));
+        return all.toString();
+    }
+
+    private String attribute(DistributedFileSystem fs, String call, Path path, List<String> args) throws IOException {
+        switch (call) {
+            case "setPermission" -> fs.setPermission(path, new FsPermission(args.get(1)));
+            case "setOwner" -> fs.setOwner(path, orNull(args.get(1)), orNull(args.get(2)));
+            case "setTimes" -> fs.setTimes(path, Long.parseLong(args.get(1)), Long.parseLong(args.get(2)));
+            case "setReplication" -> {
+                return String.valueOf(fs.setReplication(path, Short.parseShort(args.get(1))));
+            }
+            case "access" -> fs.access(path, FsAction.getFsAction(args.get(1)));
+            default -> fs.setQuota(path, quota(args.get(1)), quota(args.get(2)));
+        }
+        return "ok";
+    }
+
+    private static String orNull(String text) {
+        return text.equals("-") ? null : text;
+    }
+
+    private static long quota(String text) {
+        return text.equals("=") ? HdfsConstants.QUOTA_DONT_SET : Long.parseLong(text);
+    }
+
+    private String question(DistributedFileSystem fs, Step step, Path path, String first) throws Exception {
+        return switch (step.call()) {
+            case "status" -> status(fs.getFileStatus(path));
+            case "linkStatus" -> status(fs.getFileLinkStatus(path));
+            case "list" -> Stream.of(fs.listStatus(path)).map(Player::status).collect(Collectors.joining("; "));
+            case "listTree" -> {
+                StringBuilder all = new StringBuilder();
+                RemoteIterator<LocatedFileStatus> files = fs.listFiles(path, true);
+                while (files.hasNext()) {
+                    LocatedFileStatus file = files.next();
+                    all.append(status(file)).append(' ').append(file.getBlockLocations().length).append("; ");
+                }
+                yield all.toString();
+            }
+            case "glob" -> {
+                FileStatus[] found = fs.globStatus(new Path(root + "/" + first));
+                yield found == null ? "null" : Stream.of(found).map(Player::status).collect(Collectors.joining("; "));
+            }
+            case "summary" -> {
+                ContentSummary sum = fs.getContentSummary(path);
+                yield String.format("%d %d %d quota %d %d used %d", sum.getDirectoryCount(), sum.getFileCount(),
+                        sum.getLength(), sum.getQuota(), sum.getSpaceQuota(), sum.getSpaceConsumed());
+            }
+            case "blocks" -> {
+                BlockLocation[] blocks = fs.getFileBlockLocations(path, 0, Long.MAX_VALUE);
+                yield Stream.of(blocks).map(block -> block.getOffset() + "+" + block.getLength()).toList().toString();
+            }
+            case "isFileClosed" -> String.valueOf(fs.isFileClosed(path));
+            case "recoverLease" -> {
+                // Whether it is done already depends on time.
+                fs.recoverLease(path);
+                yield "asked";
+            }
+            default -> throw new IllegalArgumentException(step.call());
+        };
+    }
+
+    static String status(FileStatus status) {
+        return String.join(" ", status.getPath().toUri().getPath(), status.isDirectory() ? "folder" : "file",
+                String.valueOf(status.getPermission()), String.valueOf(status.hasAcl()), status.getOwner(), status.getGroup(),
+                "length " + status.getLen(), "replicas " + status.getReplication(),
+                "block " + status.getBlockSize(), "times " + time(status.getModificationTime()) + " " + time(status.getAccessTime()));
+    }
+
+    private static String time(long millis) {
+        return millis < TIME_OWN_MAX ? String.valueOf(millis) : "now";
+    }
+
+    /** Closes what the sequence left open; the answers are part of the sequence's. */
+    String end() {
+        StringBuilder said = new StringBuilder();
+        for (String slot : List.copyOf(open.keySet())) {
+            said.append(slot).append(' ').append(play(Step.of("root", "close", slot))).append('\n');
+        }
+        return said.toString();
+    }
+
+    /** The whole tree, as root sees it, a line for each file and folder. */
+    String tree() {
+        try {
+            StringBuilder text = new StringBuilder();
+            tree(side.fs("root"), path("."), text);
+            return masked(text.toString());
+        } catch (Exception error) {
+            return masked(told(error));
+        }
+    }
+
+    private void tree(DistributedFileSystem fs, Path path, StringBuilder text) throws IOException {
+        FileStatus status = fs.getFileStatus(path);
+        text.append(status(status)).append(' ').append(acl(fs.getAclStatus(path))).append(' ').append(xattrs(fs, path));
+        if (status.isFile()) {
+            text.append(' ').append(content(fs, path)).append(' ').append(fs.getFileChecksum(path)).append('\n');
+            return;
+        }
+        text.append('\n');
+        for (FileStatus child : fs.listStatus(path)) {
+            tree(fs, child.getPath(), text);
+        }
+        snapshots(fs, path, text);
+    }
+
+    private void snapshots(DistributedFileSystem fs, Path path, StringBuilder text) throws IOException {
+        FileStatus[] all;
+        try {
+            all = fs.listStatus(new Path(path, ".snapshot"));
+        } catch (IOException noneAllowed) {
+            return;
+        }
+        for (FileStatus snapshot : all) {
+            tree(fs, snapshot.getPath(), text);
+        }
+    }
+
+    /** Takes everything away again. */
+    void clear() throws Exception {
+        DistributedFileSystem fs = side.fs("root");
+        var allowed = fs.getSnapshottableDirListing();
+        for (var folder : allowed == null ? new org.apache.hadoop.hdfs.protocol.SnapshottableDirectoryStatus[0] : allowed) {
+            Path path = folder.getFullPath();
+            if ((path + "/").startsWith(root + "/")) {
+                for (FileStatus snapshot : fs.listStatus(new Path(path, ".snapshot"))) {
+                    fs.deleteSnapshot(path, snapshot.getPath().getName());
+                }
+                fs.disallowSnapshot(path);
+            }
+        }
+        fs.delete(new Path(root), true);
+    }
+}

@@ -1,0 +1,34 @@
+//! Random calls on Granary and HDFS, the same ones: every answer and the trees that are left are the same.
+//!
+//! `GRANARY_TEST_SEED` replays one sequence; `differences.md` lists what differs on purpose.
+
+use std::time::Duration;
+
+use crate::reference::Reference;
+use crate::tools::{self, Extent, Running};
+
+/// The calls of a sequence.
+const STEPS: &str = "40";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_calls_get_the_answers_that_hdfs_gives() {
+    let Some(tools) = tools::tools() else { return };
+    let cluster = tools::granary(3).await;
+    let reference = Reference::start(tools, 3);
+    let replayed = std::env::var("GRANARY_TEST_SEED").ok();
+    let sequences = match (&replayed, tools.extent) {
+        (Some(_), _) => "1",
+        (None, Extent::Short) => "150",
+        (None, Extent::All) => "5000",
+    };
+    let local = tempfile::tempdir().expect("folder");
+    let mut java = tools.java();
+    if replayed.is_some() {
+        java.arg("-Dverbose=1");
+    }
+    java.arg("Differential").args([tools::uri(&cluster), reference.uri.clone()]).arg(local.path());
+    java.arg(tools::here().join("differences.md"));
+    java.arg(replayed.as_deref().unwrap_or("1")).args([sequences, STEPS]);
+    let status = Running::start(&mut java).finish(Duration::from_secs(7200));
+    assert!(status.success(), "the differences are above; GRANARY_TEST_SEED replays one");
+}

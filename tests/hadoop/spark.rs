@@ -1,0 +1,1 @@
+//! Spark on Granary: formats, ways of saving, committers, and DataNodes and jobs that die.

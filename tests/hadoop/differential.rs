@@ -29,6 +29,6 @@ async fn random_calls_get_the_answers_that_hdfs_gives() {
     java.arg("Differential").args([tools::uri(&cluster), reference.uri.clone()]).arg(local.path());
     java.arg(tools::here().join("differences.md"));
     java.arg(replayed.as_deref().unwrap_or("1")).args([sequences, STEPS]);
-    let status = Running::start(&mut java).finish(Duration::from_secs(7200));
+    let status = Running::start(&mut java).finish(Duration::from_secs(7200)).await;
     assert!(status.success(), "the differences are above; GRANARY_TEST_SEED replays one");
 }

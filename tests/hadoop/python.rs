@@ -12,7 +12,7 @@ async fn run(script: &str) {
     let mut python = std::process::Command::new(&tools.python);
     python.arg(tools::here().join(script)).arg(tools::uri(&cluster));
     python.arg(cluster.namenode().told("http")).env("HADOOP_USER_NAME", "root");
-    let status = Running::start(&mut python).finish(Duration::from_secs(300));
+    let status = Running::start(&mut python).finish(Duration::from_secs(300)).await;
     assert!(status.success(), "{script} tells above what failed");
 }
 

@@ -19,7 +19,7 @@ async fn compare(tools: &Tools, mut java: std::process::Command, section: &str, 
     java.arg("Shell").args([tools::uri(&cluster), reference.uri.clone()]).arg(local.path());
     java.arg(tools::here().join("differences.md")).arg(section).args(scripts(folder));
     java.current_dir(local.path());
-    let status = Running::start(&mut java).finish(Duration::from_secs(600));
+    let status = Running::start(&mut java).finish(Duration::from_secs(600)).await;
     assert!(status.success(), "the differences are above");
 }
 

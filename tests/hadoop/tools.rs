@@ -198,14 +198,14 @@ impl Running {
     }
 
     /// Waits for its end; panics after `limit`.
-    pub fn finish(mut self, limit: Duration) -> ExitStatus {
+    pub async fn finish(mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.0.try_wait().expect("wait") {
                 return status;
             }
             assert!(Instant::now() < deadline, "process {} runs after {limit:?}", self.0.id());
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

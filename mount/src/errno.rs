@@ -35,8 +35,10 @@ fn errno_of_code(code: Code) -> Errno {
         Code::FileOpenElsewhere => Errno::EBUSY,
         // The file was removed, replaced or taken over by another writer under an open handle.
         Code::LeaseExpired | Code::Stale => Errno::ESTALE,
-        Code::SafeMode => Errno::EROFS,
+        Code::SafeMode | Code::ReadOnlySnapshot => Errno::EROFS,
+        Code::Snapshot => Errno::EINVAL,
         Code::NotEnoughDatanodes | Code::NoSpace => Errno::ENOSPC,
+        Code::NamespaceQuota | Code::SpaceQuota | Code::TypeQuota => Errno::EDQUOT,
         Code::NotReplicatedYet | Code::Overloaded => Errno::EAGAIN,
         Code::Corrupt | Code::BlockMissing | Code::Io | Code::Internal => Errno::EIO,
         Code::Unavailable | Code::NotResponsible => Errno::EHOSTDOWN,

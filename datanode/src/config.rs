@@ -24,6 +24,8 @@ pub struct Config {
     pub ipc_addr: String,
     /// Where `/status`, `/metrics` and `/healthz` are served.
     pub http_addr: String,
+    /// The user who may look and give orders as HDFS's superuser does; empty: the one who started this process.
+    pub superuser: String,
     /// Host that clients are told to dial; empty: the host of `data_addr`, or, if that is a wildcard, the address from
     /// which the NameNode sees this DataNode.
     pub advertised_host: String,
@@ -70,6 +72,7 @@ impl Default for Config {
             control_addr: "127.0.0.1:9863".into(),
             ipc_addr: "127.0.0.1:9867".into(),
             http_addr: "127.0.0.1:9864".into(),
+            superuser: String::new(),
             advertised_host: String::new(),
             local_socket: String::new(),
             reserved_bytes: 1 << 30,

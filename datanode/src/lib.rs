@@ -15,6 +15,7 @@
 //! | [`data_server`] | DataTransferProtocol |
 //! | [`heartbeat`], [`report`] | the stream to the NameNode: reports up, commands down |
 //! | [`recovery`], [`control`] | block recovery as primary; its steps on this DataNode's replicas |
+//! | [`hadoop`] | ClientDatanodeProtocol over Hadoop's RPC |
 //! | [`http`] | status and metrics |
 //! | [`server`] | starts and stops it all |
 //! | [`changes`] | what the NameNode has not been told yet |
@@ -29,6 +30,7 @@ pub mod control;
 pub mod data_server;
 pub mod disk;
 pub mod files;
+pub mod hadoop;
 pub mod heartbeat;
 pub mod http;
 pub mod identity;

@@ -104,6 +104,14 @@ impl ReplicaMap {
         ids
     }
 
+    /// Shows each replica, in no order, under a lock that others wait for.
+    pub fn for_each(&self, mut show: impl FnMut(&Slot)) {
+        for shard in &self.shards {
+            let shard = shard.lock().expect("nobody panics while holding a shard");
+            shard.values().for_each(&mut show);
+        }
+    }
+
     /// Removes entries; tells which.
     pub fn remove_where(&self, gone: impl Fn(&Slot) -> bool) -> Vec<(BlockId, Slot)> {
         let mut removed = Vec::new();

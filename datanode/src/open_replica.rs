@@ -120,6 +120,12 @@ impl OpenReplica {
         self.lock().writer.is_some()
     }
 
+    /// Tells the writer, if there is one, to stop.
+    pub fn evict_writer(&self) -> bool {
+        let inner = self.lock();
+        inner.writer.as_ref().is_some_and(|writer| !writer.stop.send_replace(true))
+    }
+
     /// Stops the writer, if there is one, and waits until it is gone.
     pub async fn stop_writer(&self, wait: Duration) -> Result<()> {
         let gone = async {

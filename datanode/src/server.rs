@@ -23,6 +23,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::config::Config;
 use crate::control::ReplicasService;
 use crate::data_server::{DataServer, Limits};
+use crate::hadoop;
 use crate::heartbeat::Attachment;
 use crate::http::{Pages, router};
 use crate::store::Store;
@@ -77,6 +78,12 @@ pub async fn start(config: Config) -> Result<Handle> {
     let mut tasks = JoinSet::new();
     tasks.spawn(server.clone().serve_tcp(data, stopping.clone()));
     tasks.spawn(server.clone().serve_unix(local, stopping.clone()));
+    let superuser = match config.superuser.as_str() {
+        "" => hadoop::process_user(),
+        name => name.to_owned(),
+    };
+    let service = Arc::new(hadoop::ClientService::new(store.clone(), superuser));
+    tasks.spawn(serve_ipc(ipc, service, stopping.clone()));
     tasks.spawn(serve_control(control, store.clone(), stopping.clone()));
     let pages = Pages { store: store.clone(), server, attachment: attachment.clone(), address };
     tasks.spawn(serve_http(http, pages, stopping.clone()));
@@ -209,6 +216,15 @@ async fn serve_control(listener: TcpListener, store: Arc<Store>, mut stop: watch
     if let Err(error) = served {
         tracing::error!(%error, "the control server ended");
     }
+}
+
+async fn serve_ipc(
+    listener: TcpListener,
+    service: Arc<hadoop::ClientService>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    ipc::serve(listener, service, hadoop::bounds(), stopped).await;
 }
 
 async fn serve_http(listener: TcpListener, pages: Pages, mut stop: watch::Receiver<bool>) {

@@ -59,6 +59,21 @@ pub struct Store {
     flush_wanted: Notify,
 }
 
+/// A volume as an operator looks at it.
+#[derive(Clone, Debug)]
+pub struct VolumeFacts {
+    /// Its folder.
+    pub path: String,
+    /// As the heartbeat tells it.
+    pub status: VolumeStatus,
+    /// Bytes that replicas leave free.
+    pub reserved_bytes: u64,
+    /// Bytes that writers were promised and have not written yet.
+    pub promised_bytes: u64,
+    /// Replicas on it.
+    pub replicas: u64,
+}
+
 /// A volume and its index.
 struct Disk {
     volume: Arc<Volume>,
@@ -132,6 +147,31 @@ impl Store {
     /// All volumes as the heartbeat tells them.
     pub fn volume_statuses(&self) -> Vec<VolumeStatus> {
         self.disks.iter().map(|disk| disk.volume.status()).collect()
+    }
+
+    /// All volumes as an operator looks at them. Counts replicas: not cheap.
+    pub fn volume_facts(&self) -> Vec<VolumeFacts> {
+        let mut replicas = vec![0; self.disks.len()];
+        self.map.for_each(|slot| replicas[usize::from(slot.volume())] += 1);
+        let facts = |(disk, replicas): (&Disk, u64)| VolumeFacts {
+            path: disk.volume.root().display().to_string(),
+            status: disk.volume.status(),
+            reserved_bytes: disk.volume.reserve_bytes(),
+            promised_bytes: disk.volume.promised_bytes(),
+            replicas,
+        };
+        self.disks.iter().zip(replicas).map(facts).collect()
+    }
+
+    /// Ends every pipeline through this DataNode: their writers go on without it. Tells how many there were.
+    pub fn evict_writers(&self) -> usize {
+        let mut evicted = 0;
+        self.map.for_each(|slot| {
+            if let Slot::Open(open) = slot {
+                evicted += usize::from(open.evict_writer());
+            }
+        });
+        evicted
     }
 
     /// How many replicas there are.

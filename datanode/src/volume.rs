@@ -246,6 +246,16 @@ impl Volume {
         }
     }
 
+    /// Bytes that replicas leave free.
+    pub fn reserve_bytes(&self) -> u64 {
+        self.space().map_or(0, |space| space.reserve)
+    }
+
+    /// Bytes that writers were promised and have not written yet.
+    pub fn promised_bytes(&self) -> u64 {
+        self.promised_bytes.load(Ordering::Relaxed)
+    }
+
     /// Counts bytes of replicas that came.
     pub fn add_used(&self, bytes: u64) {
         self.used_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use super::*;
+use ::transfer::Checksum;
 use proto::granary::datanodes_server::{Datanodes, DatanodesServer};
 use proto::granary::{
     Block, CommitBlockSynchronizationReply, CommitBlockSynchronizationRequest, RecoverBlock,
@@ -11,7 +12,6 @@ use proto::granary::{
 };
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use ::transfer::Checksum;
 
 use crate::server::{Handle, start};
 use crate::store::Purpose;

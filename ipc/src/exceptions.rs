@@ -24,6 +24,7 @@ classes! {
     ALREADY_EXISTS = "org.apache.hadoop.fs.FileAlreadyExistsException";
     INVALID_PATH = "org.apache.hadoop.fs.InvalidPathException";
     PARENT_NOT_DIRECTORY = "org.apache.hadoop.fs.ParentNotDirectoryException";
+    PATH_NOT_DIRECTORY = "org.apache.hadoop.fs.PathIsNotDirectoryException";
     NOT_EMPTY = "org.apache.hadoop.fs.PathIsNotEmptyDirectoryException";
     CHECKSUM = "org.apache.hadoop.fs.ChecksumException";
     HADOOP_ILLEGAL_ARGUMENT = "org.apache.hadoop.HadoopIllegalArgumentException";

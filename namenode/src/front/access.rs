@@ -84,6 +84,9 @@ methods! {
     CatalogueAttach = "Catalogue.Attach", Anyone, false;
     GetStatus = "Admin.GetStatus", Anyone, false;
     SetSafeMode = "Admin.SetSafeMode", Superuser, false;
+    SetQuota = "Admin.SetQuota", User, true;
+    GetQuotaUsage = "Hadoop.GetQuotaUsage", User, false;
+    ListQuotas = "Admin.ListQuotas", Superuser, false;
 }
 
 /// Turns the caller of a message into one that permissions can be checked for.

@@ -35,6 +35,24 @@ impl Admin for AdminService {
         let result = self.0.set_safe_mode(request.into_inner());
         self.0.counted(Method::SetSafeMode, since, result)
     }
+
+    async fn set_quota(
+        &self,
+        request: Request<SetQuotaRequest>,
+    ) -> std::result::Result<Response<SetQuotaReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.set_quota(request.into_inner()).await;
+        self.0.counted(Method::SetQuota, since, result)
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<ListQuotasRequest>,
+    ) -> std::result::Result<Response<ListQuotasReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.list_quotas(request.into_inner());
+        self.0.counted(Method::ListQuotas, since, result)
+    }
 }
 
 impl Node {

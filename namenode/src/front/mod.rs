@@ -7,6 +7,7 @@
 //! | [`namespace`], [`blocks`], [`leases`] | what clients ask: names; blocks of open files; who writes |
 //! | [`datanodes`] | the streams of DataNodes |
 //! | [`catalogue`] | stores, and the streams of kvserve nodes |
+//! | [`quotas`] | quotas, sums over trees |
 //! | [`admin`] | status and safe mode |
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
@@ -28,5 +29,6 @@ pub mod leases;
 pub mod metrics;
 pub mod namespace;
 pub mod node;
+pub mod quotas;
 pub mod stop;
 pub mod volatile;

@@ -24,8 +24,11 @@ const LOCATED_BLOCKS_MAX: usize = 20_000;
 /// The service.
 pub struct NamespaceService(pub Arc<Node>);
 
-/// Reads answer without waiting; writes wait for the journal.
+/// Reads answer without waiting; writes wait for the journal, slow reads give way to others.
 macro_rules! answer {
+    (slow $call:expr) => {
+        $call.await
+    };
     (read $call:expr) => {
         $call
     };
@@ -56,7 +59,7 @@ methods! {
     read get_file_info(PathRequest) -> GetFileInfoReply, GetFileInfo;
     read get_listing(GetListingRequest) -> GetListingReply, GetListing;
     read get_block_locations(GetBlockLocationsRequest) -> LocatedBlocks, GetBlockLocations;
-    read get_content_summary(PathRequest) -> ContentSummary, GetContentSummary;
+    slow get_content_summary(PathRequest) -> ContentSummary, GetContentSummary;
     read get_fs_stats(GetFsStatsRequest) -> FsStats, GetFsStats;
     write mkdirs(MkdirsRequest) -> MkdirsReply, Mkdirs;
     write create(CreateRequest) -> CreateReply, Create;
@@ -144,16 +147,6 @@ impl Node {
             last_block: found.last.as_ref().map(located),
             status: Some(found.status),
         })
-    }
-
-    pub(super) fn get_content_summary(
-        &self,
-        message: PathRequest,
-        _: Peer,
-    ) -> Result<ContentSummary> {
-        let (caller, _) = self.enter(Method::GetContentSummary, message.caller)?;
-        let path = path(&message.path)?;
-        self.log.read(|state| state.content_summary(&caller, &path))
     }
 
     pub(super) fn get_fs_stats(&self, _: GetFsStatsRequest, _: Peer) -> Result<FsStats> {

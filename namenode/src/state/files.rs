@@ -170,8 +170,7 @@ impl State {
         let walk = self.walk(caller, path)?;
         let Some(slot) = walk.target else {
             self.plan_new_entry(caller, path, walk.folder, walk.missing, *create_parents)?;
-            let names = signed(walk.missing as u64);
-            self.demand_room(&[Charge { folder: walk.folder, names, space: 0 }])?;
+            self.demand_names(walk.folder, walk.missing)?;
             return Ok(walk);
         };
         let inode = self.inodes.get(slot);

@@ -8,6 +8,7 @@
 //! | `interned` | names of users and groups, permission triples, layouts |
 //! | `permissions` | who may do what |
 //! | `tree` | paths to inodes, reads |
+//! | `walk`, `summary` | whole trees in slices; sums over them |
 //! | `verbs` | mkdirs, delete, rename, link, attributes |
 //! | `files` | create, append, addBlock, complete and what lies between |
 //! | `recovery` | truncate, lease and block recovery |
@@ -38,8 +39,10 @@ mod recovery;
 mod retry;
 pub(crate) mod slab;
 mod stores;
+mod summary;
 mod tree;
 mod verbs;
+mod walk;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +53,7 @@ pub use catalogue::{Store, Version, VersionStage};
 pub use leases::{Lease, PendingRecovery, RECOVERY_HOLDER};
 pub use quotas::{Limits, Quota, Usage};
 pub use retry::{RETRY_AGE_NS_MAX, RETRY_ENTRIES_MAX};
+pub use summary::TreeSummary;
 pub use tree::{FileBlocks, Listing};
 
 use crate::op::{Block, BlockState, Effect, Op, Reply, Request};

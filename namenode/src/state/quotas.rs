@@ -309,6 +309,18 @@ impl State {
         self.charge(&charges);
     }
 
+    /// Whether `count` new names, made one in another, fit into the quotas over a folder. Tells the first that does
+    /// not, as if they were made one by one.
+    pub(super) fn demand_names(&self, folder: u32, count: usize) -> Result<()> {
+        let room = |names| self.demand_room(&[Charge { folder, names, space: 0 }]);
+        match room(signed(count as u64)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                Err((1..signed(count as u64)).find_map(|n| room(n).err()).unwrap_or(error))
+            }
+        }
+    }
+
     /// Whether all changes together fit into every quota that they touch. What shrinks always fits.
     pub(super) fn demand_room(&self, charges: &[Charge]) -> Result<()> {
         let mut sums: Vec<Charge> = Vec::new();

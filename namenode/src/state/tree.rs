@@ -3,7 +3,7 @@
 //! Every read takes the caller and checks what HDFS checks: `x` on every folder of the path, `r` and `x` for a
 //! listing, `r` for the blocks of a file. Reads change nothing, access times included.
 
-use proto::granary::{ContentSummary, FileKind, FileStatus};
+use proto::granary::{FileKind, FileStatus};
 use proto::limits::LISTING_ENTRIES_MAX;
 use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 
@@ -155,30 +155,6 @@ impl State {
             at = block_end;
         }
         Ok(FileBlocks { status, blocks, last })
-    }
-
-    /// Sums over a tree. Needs `r` and `x` on every folder of it. Takes time in proportion to the tree.
-    pub fn content_summary(&self, caller: &Caller, path: &FsPath) -> Result<ContentSummary> {
-        let (slot, _) = self.existing(caller, path)?;
-        let mut sum = ContentSummary::default();
-        let mut open = vec![slot];
-        while let Some(slot) = open.pop() {
-            let inode = self.inodes.get(slot);
-            if inode.is_folder() {
-                self.demand(caller, slot, READ | EXECUTE, path)?;
-                sum.folders += 1;
-                self.nodes.visit(inode.body, b"", &mut |_, child| {
-                    open.push(child);
-                    true
-                });
-            } else {
-                sum.files += 1;
-                sum.length += inode.length;
-                let layout = self.interned.layouts.get(inode.layout);
-                sum.space_consumed += inode.length * u64::from(layout.replication);
-            }
-        }
-        Ok(sum)
     }
 
     /// What an inode is, under this name.

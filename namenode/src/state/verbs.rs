@@ -152,8 +152,7 @@ impl State {
             return Ok((slot, 0));
         }
         self.plan_new_entry(caller, path, walk.folder, walk.missing, create_parents)?;
-        let names = signed(walk.missing as u64);
-        self.demand_room(&[Charge { folder: walk.folder, names, space: 0 }])?;
+        self.demand_names(walk.folder, walk.missing)?;
         Ok((walk.folder, walk.missing))
     }
 

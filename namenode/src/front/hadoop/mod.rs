@@ -5,6 +5,7 @@
 //! | `errors` | failures, and what they are called in Java |
 //! | `convert` | HDFS's messages from ours |
 //! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
+//! | `quotas` | quotas, sums over trees |
 //!
 //! A method takes its message apart and calls the same function of [`Node`] that gRPC calls: there is one check of
 //! permissions and one set of rules. The table below names every method with its function. `now` answers on the
@@ -18,6 +19,7 @@
 mod convert;
 mod errors;
 mod namespace;
+mod quotas;
 #[cfg(test)]
 mod tests;
 
@@ -101,6 +103,9 @@ methods! { client_protocol:
     "rename" => later Rename Rename namespace::rename;
     "rename2" => later Rename Rename namespace::rename2;
     "delete" => later Delete Other namespace::delete;
+    "setQuota" => later SetQuota Other quotas::set_quota;
+    "getQuotaUsage" => later GetQuotaUsage Other quotas::get_quota_usage;
+    "getContentSummary" => later GetContentSummary Other quotas::get_content_summary;
 }
 
 /// Answers at once.

@@ -1,6 +1,7 @@
 //! The methods of Hadoop's protocols, asked as the RPC server asks them, without a socket.
 
 mod names;
+mod quotas;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,70 @@
+//! Sums over a tree: what `du` and `count` tell.
+//!
+//! Made entry by entry, so that a walk in slices (`walk`) can add up a tree of any size.
+
+use proto::{FsPath, Result};
+
+use super::permissions::{EXECUTE, READ};
+use super::walk::Walker;
+use super::{Quota, State};
+use crate::op::Caller;
+
+/// What a tree holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeSummary {
+    /// Bytes of all files.
+    pub length: u64,
+    /// Names of files.
+    pub files: u64,
+    /// Folders, the topmost included.
+    pub folders: u64,
+    /// Bytes, replicas counted; a block that is being written counts as a whole one.
+    pub space: u64,
+    /// The quota of the topmost folder itself.
+    pub quota: Option<Quota>,
+}
+
+impl State {
+    /// Begins to sum up what a path names: the topmost entry is counted.
+    pub(crate) fn begin_summary(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+    ) -> Result<(TreeSummary, Walker)> {
+        let (slot, walker) = self.begin_walk(caller, path)?;
+        let mut sum = TreeSummary { quota: self.quota_at(slot), ..TreeSummary::default() };
+        self.add_to_summary(caller, path, slot, &mut sum)?;
+        Ok((sum, walker))
+    }
+
+    /// Counts up to `limit` further entries of the tree in; gives whether there may be more. Needs `r` and `x` on
+    /// every folder.
+    pub(crate) fn sum_on(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        (sum, walker): &mut (TreeSummary, Walker),
+        limit: usize,
+    ) -> Result<bool> {
+        self.walk_on(walker, limit, &mut |_, slot| self.add_to_summary(caller, path, slot, sum))
+    }
+
+    fn add_to_summary(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        slot: u32,
+        sum: &mut TreeSummary,
+    ) -> Result<()> {
+        let inode = self.inodes.get(slot);
+        if inode.is_folder() {
+            self.demand(caller, slot, READ | EXECUTE, path)?;
+            sum.folders += 1;
+            return Ok(());
+        }
+        sum.files += 1;
+        sum.length = sum.length.saturating_add(inode.length);
+        sum.space = sum.space.saturating_add(self.space_of(slot));
+        Ok(())
+    }
+}

@@ -29,6 +29,8 @@ pub struct Config {
     /// Host that clients are told to dial; empty: the host of `data_addr`, or, if that is a wildcard, the address from
     /// which the NameNode sees this DataNode.
     pub advertised_host: String,
+    /// The rack that this DataNode stands in, as `/row1/rack7`, unless `namenode.racks` names it.
+    pub rack: String,
     /// Unix socket for clients on this machine; empty: `data.sock` in the first volume.
     pub local_socket: String,
     /// Bytes of each volume that replicas leave free.
@@ -74,6 +76,7 @@ impl Default for Config {
             http_addr: "127.0.0.1:9864".into(),
             superuser: String::new(),
             advertised_host: String::new(),
+            rack: String::new(),
             local_socket: String::new(),
             reserved_bytes: 1 << 30,
             reserved_percent: 5,

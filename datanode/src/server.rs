@@ -71,6 +71,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         http_port: http_addr.port().into(),
         local_socket: local_socket.to_str().unwrap_or_default().to_owned(),
         ipc_port: ipc_addr.port().into(),
+        rack: config.rack.clone(),
     };
     let server = DataServer::new(store.clone(), Limits::from(&config));
     let attachment = Attachment::new(&config, store.clone(), server.clone(), address.clone());

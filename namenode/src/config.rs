@@ -26,6 +26,9 @@ pub struct Config {
     pub supergroup: String,
     /// Who is in which groups: `user=group,group`. A user who is not named is in a group of his own name.
     pub groups: Vec<String>,
+    /// Which rack a DataNode stands in: `host=/rack` or `uuid=/rack`. One that is not named stands where it tells
+    /// itself, or in `/default-rack`.
+    pub racks: Vec<String>,
     /// Whether permissions are checked at all.
     pub permissions_enabled: bool,
     /// Replicas of a block if the client asks for none.
@@ -81,6 +84,7 @@ impl Default for Config {
             superuser: String::new(),
             supergroup: "supergroup".into(),
             groups: Vec::new(),
+            racks: Vec::new(),
             permissions_enabled: true,
             replication: limits::REPLICATION_DEFAULT,
             replication_min: 1,
@@ -147,6 +151,11 @@ impl Config {
         between("journal_segment_bytes", self.journal_segment_bytes, 4 << 20, 1 << 32)?;
         between("queue_proposals_max", self.queue_proposals_max as u64, 1, 1 << 20)?;
         between("shutdown_grace_ms", self.shutdown_grace_ms, 1, HOUR_MS)?;
+        for entry in &self.racks {
+            if crate::cluster::topology::parse_entry(entry).is_none() {
+                return wrong("racks", format!("{entry:?} is not of the form host=/rack"));
+            }
+        }
         for entry in &self.groups {
             if parse_groups(entry).is_none() {
                 return wrong("groups", format!("{entry:?} is not of the form user=group,group"));

@@ -244,6 +244,7 @@ fn cluster_settings(config: &Config) -> cluster::Settings {
         // Microseconds: above every epoch of an earlier process.
         first_epoch: u64::try_from(now_ns() / 1_000).unwrap_or(0),
         seed: uuid::Uuid::new_v4().as_u128() as u64,
+        topology: cluster::topology::Topology::new(&config.racks),
     }
 }
 

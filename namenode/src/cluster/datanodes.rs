@@ -9,10 +9,12 @@
 //!
 //! Does not know which replicas a node holds (see `replicas`), nor does it talk to one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use proto::granary::{DatanodeAddress, DatanodeHeartbeat, DatanodeRegister, VolumeStatus};
 use proto::{Code, Error, Result};
+
+use super::topology::Topology;
 
 /// Volumes that one DataNode may tell of.
 pub const VOLUMES_MAX: usize = 256;
@@ -111,6 +113,7 @@ pub struct Datanodes {
     last_epoch: u64,
     suspect_after_ms: u64,
     dead_after_ms: u64,
+    topology: Topology,
 }
 
 impl Datanodes {
@@ -123,7 +126,28 @@ impl Datanodes {
             last_epoch: first_epoch,
             suspect_after_ms,
             dead_after_ms,
+            topology: Topology::default(),
         }
+    }
+
+    /// Where nodes stand, from now on: those that are known are moved.
+    pub fn set_topology(&mut self, topology: Topology) {
+        for node in &mut self.nodes {
+            node.address.rack = topology.rack_of(&node.address);
+        }
+        self.topology = topology;
+    }
+
+    /// The rack that a node stands in.
+    pub fn rack(&self, index: NodeIndex) -> &str {
+        &self.get(index).address.rack
+    }
+
+    /// Racks with a node that is alive or suspect.
+    pub fn racks(&self) -> usize {
+        let racks: BTreeSet<&str> =
+            self.living_nodes().map(|(_, node)| &node.address.rack[..]).collect();
+        racks.len()
     }
 
     /// Takes a registration. `free_index` says whether an index of a dead node may be given to another uuid (no
@@ -134,8 +158,9 @@ impl Datanodes {
         message: DatanodeRegister,
         free_index: impl Fn(NodeIndex) -> bool,
     ) -> Result<Registration> {
-        let address = message.address.unwrap_or_default();
+        let mut address = message.address.unwrap_or_default();
         check_address(&address)?;
+        address.rack = self.topology.rack_of(&address);
         check_volumes(&message.volumes)?;
         check_text("software_version", &message.software_version)?;
         self.last_epoch += 1;
@@ -312,6 +337,7 @@ fn check_address(address: &DatanodeAddress) -> Result<()> {
     check_text("uuid", &address.uuid)?;
     check_text("host", &address.host)?;
     check_text("local_socket", &address.local_socket)?;
+    check_text("rack", &address.rack)?;
     if address.host.is_empty() {
         return Err(invalid(format!("DataNode {} tells no host", address.uuid)));
     }

@@ -6,6 +6,7 @@
 //! | [`block`] | what is said of a block and its replicas |
 //! | [`replicas`] | blocks to holders, with all counts |
 //! | [`report`] | full reports in chunks |
+//! | [`topology`] | racks, and what placement asks of them |
 //! | [`placement`] | targets of a new block |
 //! | [`invalidate`] | deletions that wait |
 //! | [`repair`] | copies of under-replicated blocks |
@@ -28,6 +29,7 @@ pub mod replicas;
 pub mod report;
 pub mod rng;
 pub mod safemode;
+pub mod topology;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -85,6 +87,8 @@ pub struct Settings {
     pub first_epoch: u64,
     /// Seed of all random choices.
     pub seed: u64,
+    /// Racks of DataNodes.
+    pub topology: topology::Topology,
 }
 
 /// What the shell must do now.
@@ -144,12 +148,11 @@ pub struct Cluster {
 impl Cluster {
     /// Nothing known yet, in safe mode.
     pub fn new(settings: &Settings) -> Self {
+        let mut datanodes =
+            Datanodes::new(settings.suspect_after_ms, settings.dead_after_ms, settings.first_epoch);
+        datanodes.set_topology(settings.topology.clone());
         Self {
-            datanodes: Datanodes::new(
-                settings.suspect_after_ms,
-                settings.dead_after_ms,
-                settings.first_epoch,
-            ),
+            datanodes,
             replicas: Replicas::new(settings.replication_min),
             safemode: SafeMode::new(settings.safemode_threshold, settings.safemode_extension_ms),
             leases: Leases::new(settings.lease_soft_limit_ms, settings.lease_hard_limit_ms),
@@ -545,10 +548,28 @@ impl Cluster {
         if !all_live {
             return;
         }
-        nodes.sort_by_key(|&node| (self.datanodes.get(node).remaining_bytes(), node));
-        for &node in nodes.iter().take(good - expected) {
+        for _ in expected..good {
+            let node = self.surplus_one(&mut nodes);
             self.delete_replica(node, id, truth.stamp);
         }
+    }
+
+    /// Takes out the replica that can be spared best: from a rack that has another, on the node with the least room.
+    fn surplus_one(&self, nodes: &mut Vec<NodeIndex>) -> NodeIndex {
+        let rack = |node: NodeIndex| self.datanodes.rack(node);
+        let lonely =
+            |&&node: &&NodeIndex| nodes.iter().filter(|n| rack(**n) == rack(node)).count() < 2;
+        let racks: BTreeSet<&str> = nodes.iter().map(|&node| rack(node)).collect();
+        // With two racks the only replica of one keeps the block alive when the other is lost.
+        let spared: Vec<NodeIndex> =
+            if racks.len() == 2 { nodes.iter().filter(lonely).copied().collect() } else { vec![] };
+        let key = |node: &NodeIndex| (self.datanodes.get(*node).remaining_bytes(), *node);
+        let free = nodes.iter().filter(|node| !spared.contains(node));
+        let chosen = free.copied().min_by_key(key);
+        let chosen = chosen.or_else(|| nodes.iter().copied().min_by_key(key));
+        let chosen = chosen.expect("there are more replicas than wanted");
+        nodes.retain(|node| *node != chosen);
+        chosen
     }
 
     fn delete_replica(&mut self, node: NodeIndex, id: BlockId, stamp: GenerationStamp) {

@@ -1,17 +1,18 @@
 //! Chooses the DataNodes of a new block.
 //!
-//! The writer's own machine first, then the better of two random candidates each time, by free space and load
-//! (power of two choices: Mitzenmacher 2001). Hosts that have no replica yet are preferred.
+//! The writer's own machine first, the second replica in another rack, the third in the rack of the second (HDFS's
+//! default policy, see `topology`). Among nodes that fit, hosts that have no replica yet come first, then the better of
+//! two random candidates, by free space and load (power of two choices: Mitzenmacher 2001). What racks ask for gives
+//! way where no node can do it.
 //!
 //! Always holds: a chosen node is alive, attached, not excluded, has a volume with room for the block, and is named
 //! once. Fewer DataNodes than replicas: as many as there are, if they are enough.
-//!
-//! Knows no racks.
 
 use proto::{Code, Error, Result};
 
 use super::datanodes::{Datanode, Datanodes, Liveness, NodeIndex};
 use super::rng::Choices;
+use super::topology::next_rule;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -46,9 +47,10 @@ pub fn choose(nodes: &Datanodes, rng: &mut Choices, wanted: &Wanted<'_>) -> Resu
             if has_room(node, wanted.block_bytes) { free.push(index) } else { full += 1 }
         }
     }
+    let racks = nodes.racks();
     let mut chosen = Vec::with_capacity(wanted.replicas);
     while chosen.len() < wanted.replicas && !free.is_empty() {
-        let at = pick(nodes, rng, &free, &chosen, wanted);
+        let at = pick(nodes, rng, &free, &chosen, wanted, racks);
         chosen.push(free.swap_remove(at));
     }
     if chosen.len() < wanted.replicas_min.max(1) {
@@ -90,6 +92,7 @@ fn pick(
     free: &[NodeIndex],
     chosen: &[NodeIndex],
     wanted: &Wanted<'_>,
+    racks: usize,
 ) -> usize {
     if chosen.is_empty() && wanted.existing.is_empty() {
         let local = |index: &NodeIndex| is_on_host(nodes.get(*index), wanted.writer_host);
@@ -98,16 +101,23 @@ fn pick(
             return better_of_two(nodes, rng, free, &locals);
         }
     }
-    let taken = |index: &NodeIndex| {
-        let host = &nodes.get(*index).address.host;
-        chosen.iter().chain(wanted.existing).any(|other| nodes.get(*other).address.host == *host)
+    let placed: Vec<NodeIndex> = wanted.existing.iter().chain(chosen).copied().collect();
+    let taken = |at: &usize| {
+        let host = &nodes.get(free[*at]).address.host;
+        placed.iter().any(|other| nodes.get(*other).address.host == *host)
     };
-    let fresh: Vec<usize> = (0..free.len()).filter(|&at| !taken(&free[at])).collect();
-    if fresh.is_empty() {
-        let all: Vec<usize> = (0..free.len()).collect();
-        return better_of_two(nodes, rng, free, &all);
-    }
-    better_of_two(nodes, rng, free, &fresh)
+    let placed_racks: Vec<&str> = placed.iter().map(|&node| nodes.rack(node)).collect();
+    let rule = next_rule(&placed_racks, placed.len() + wanted.replicas - chosen.len(), racks);
+    let fits = |at: &usize| rule.allows(nodes.rack(free[*at]), &placed_racks);
+    let all = || 0..free.len();
+    let choices: [Vec<usize>; 4] = [
+        all().filter(|at| fits(at) && !taken(at)).collect(),
+        all().filter(fits).collect(),
+        all().filter(|at| !taken(at)).collect(),
+        all().collect(),
+    ];
+    let among = choices.iter().find(|among| !among.is_empty()).expect("some node is free");
+    better_of_two(nodes, rng, free, among)
 }
 
 fn better_of_two(
@@ -129,6 +139,7 @@ fn score(node: &Datanode) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::topology::Topology;
     use super::*;
     use proptest::prelude::*;
     use proto::granary::{DatanodeAddress, DatanodeHeartbeat, DatanodeRegister, VolumeStatus};
@@ -215,6 +226,48 @@ mod tests {
             let nodes = nodes(&[1, 2, 3, 4].map(|host| (host, ROOM, 10_000)));
             let request = Wanted { writer_host: "10.0.0.3", ..wanted(3) };
             prop_assert_eq!(choose(&nodes, &mut Choices::new(seed), &request).unwrap()[0], NodeIndex(2));
+        }
+    }
+
+    /// Racks of nodes, one node for each entry, on hosts of their own.
+    fn in_racks(racks: &[u8]) -> Datanodes {
+        let entries =
+            racks.iter().enumerate().map(|(host, rack)| format!("10.0.0.{host}=/r{rack}"));
+        let list: Vec<_> = (0..racks.len()).map(|host| (host as u8, ROOM, 10_000)).collect();
+        let mut nodes = nodes(&list);
+        nodes.set_topology(Topology::new(&entries.collect::<Vec<_>>()));
+        nodes
+    }
+
+    proptest! {
+        #[test]
+        fn three_replicas_stand_in_two_racks_wherever_there_are_two(
+            racks in prop::collection::vec(0u8..4, 3..12),
+            seed: u64,
+        ) {
+            let nodes = in_racks(&racks);
+            let chosen = choose(&nodes, &mut Choices::new(seed), &wanted(3)).unwrap();
+            let mut used: Vec<&str> = chosen.iter().map(|&node| nodes.rack(node)).collect();
+            prop_assert_eq!(used.len(), 3);
+            let roomy = (0..4).any(|rack| {
+                let in_rack = racks.iter().filter(|other| **other == rack).count();
+                in_rack >= 2 && nodes.rack(chosen[1]) == format!("/r{rack}")
+            });
+            if roomy && used[0] != used[1] {
+                prop_assert_eq!(used[1], used[2], "the third joins the second");
+            }
+            used.sort_unstable();
+            used.dedup();
+            prop_assert_eq!(used.len() >= 2, nodes.racks() >= 2);
+        }
+
+        #[test]
+        fn a_copy_goes_to_another_rack_if_all_replicas_are_in_one(seed: u64) {
+            let nodes = in_racks(&[0, 0, 0, 0, 1]);
+            let existing = [NodeIndex(0), NodeIndex(1)];
+            let request = Wanted { existing: &existing, ..wanted(1) };
+            let chosen = choose(&nodes, &mut Choices::new(seed), &request).unwrap();
+            prop_assert_eq!(chosen, [NodeIndex(4)]);
         }
     }
 

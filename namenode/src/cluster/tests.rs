@@ -27,6 +27,7 @@ fn settings() -> Settings {
         repair_grace_ms: 10_000,
         repair_copies_per_node_max: 2,
         first_epoch: 0,
+        topology: Default::default(),
         seed: 1,
     }
 }

@@ -11,7 +11,6 @@ use crate::op;
 
 /// Permission bits that HDFS knows: POSIX's and the sticky bit.
 const MODE_BITS: u32 = 0o1777;
-const RACK: &str = "/default-rack";
 
 /// A file or folder; `name` is what a listing calls it, empty elsewhere.
 pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
@@ -107,7 +106,7 @@ pub fn datanode_info(address: &DatanodeAddress) -> DatanodeInfoProto {
             ipc_port: address.ipc_port,
             info_secure_port: None,
         },
-        location: Some(RACK.to_owned()),
+        location: Some(address.rack.clone()),
         ..Default::default()
     }
 }

@@ -49,6 +49,7 @@ impl Node {
             http_port: self.handle.http_addr().port().into(),
             ipc_port: self.handle.ipc_addr().port().into(),
             local_socket: String::new(),
+            ..Default::default()
         }
     }
 

@@ -145,6 +145,9 @@ pub async fn start(config: Config) -> Result<Handle> {
     let volatile = Arc::new(Volatile::new(&settings, config.kvserve_dead_after_ms));
     let log = open_log(&config, superuser.clone(), &volatile).await?;
     let cluster_id = log.cluster_id();
+    let addr = |name: &str, listener: &TcpListener| {
+        listener.local_addr().map_err(|error| Error::io(format!("the address of {name}"), &error))
+    };
     let node = Arc::new(Node {
         access: Access::new(&config, superuser),
         cluster_id: cluster_id.to_string(),
@@ -152,6 +155,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         log,
         volatile,
         started_ns: now_ns(),
+        hadoop_rpc_addr: addr("hadoop_rpc_addr", &hadoop)?,
         config,
     });
     tell_of_blocks(&node);
@@ -162,11 +166,8 @@ pub async fn start(config: Config) -> Result<Handle> {
     }
 
     let (stopper, stop) = stop::new();
-    let addr = |name: &str, listener: &TcpListener| {
-        listener.local_addr().map_err(|error| Error::io(format!("the address of {name}"), &error))
-    };
-    let (grpc_addr, http_addr, hadoop_rpc_addr) =
-        (addr("grpc_addr", &grpc)?, addr("http_addr", &http)?, addr("hadoop_rpc_addr", &hadoop)?);
+    let (grpc_addr, http_addr) = (addr("grpc_addr", &grpc)?, addr("http_addr", &http)?);
+    let hadoop_rpc_addr = node.hadoop_rpc_addr;
     let stopper = Arc::new(stopper);
     let spawn = |name, work: JoinHandle<()>| Task {
         name,

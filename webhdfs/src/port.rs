@@ -19,13 +19,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Who is at the other end of a connection.
+/// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    /// The client's.
+    pub remote: SocketAddr,
+    /// Ours, as the client dialled it; unknown if the connection is gone already.
+    pub local: Option<SocketAddr>,
+}
 
 impl Connected<IncomingStream<'_, Port>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Port>) -> Self {
-        Self(*stream.remote_addr())
+        Self { remote: *stream.remote_addr(), local: stream.io().stream.local_addr().ok() }
     }
 }
 

@@ -95,6 +95,7 @@ impl NameNode {
                     pool_id: "BP-1".into(),
                     epoch: 1,
                     heartbeat_interval_ms: 20,
+                    hadoop_rpc_addr: "127.0.0.1:8020".into(),
                 };
                 let message = Some(datanode_down::Message::Registered(registered));
                 down.send(Ok(DatanodeDown { message })).await.unwrap();

@@ -260,7 +260,7 @@ impl Node {
         }
     }
 
-    fn choose(
+    pub(super) fn choose(
         &self,
         replicas: u32,
         block_bytes: u64,

@@ -151,6 +151,7 @@ impl Attached {
             pool_id: ours.pool_id.clone(),
             epoch: registration.epoch,
             heartbeat_interval_ms: self.node.config.heartbeat_interval_ms,
+            hadoop_rpc_addr: self.node.hadoop_rpc_addr.to_string(),
         });
         let at = Epoch { index: registration.index, epoch: registration.epoch };
         if self.down.send(Ok(DatanodeDown { message: Some(hello) })).await.is_err() {

@@ -1,4 +1,5 @@
-//! The HTTP port: a page for people, JSON for scripts, text for Prometheus. It changes nothing.
+//! The HTTP port: a page for people, JSON for scripts, text for Prometheus, and WebHDFS. But for WebHDFS, it changes
+//! nothing.
 //!
 //! | path | gives |
 //! |---|---|
@@ -6,10 +7,13 @@
 //! | `/status` | the cluster as JSON |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz` | `ok`; 503 when the log has failed |
+//! | `/webhdfs/v1` | the namespace: [`super::webhdfs`] |
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::webhdfs::{Peer, Port};
 use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
@@ -22,7 +26,13 @@ use tokio::net::TcpListener;
 use super::metrics::sample;
 use super::node::Node;
 use super::stop::Stop;
+use super::webhdfs;
 use crate::state::State;
+
+/// Connections that may be open at once; further ones wait.
+const CONNECTIONS_MAX: usize = 4_096;
+/// How long a connection may be silent.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// Answers until told to stop.
 pub async fn serve(listener: TcpListener, node: Arc<Node>, mut stop: Stop) {
@@ -31,8 +41,10 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, mut stop: Stop) {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
-        .with_state(node);
-    let served = axum::serve(listener, router)
+        .with_state(Arc::clone(&node))
+        .merge(webhdfs::router(node));
+    let port = Port::new(listener, CONNECTIONS_MAX, SILENCE_MAX);
+    let served = axum::serve(port, router.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(async move { stop.wait().await })
         .await;
     if let Err(error) = served {

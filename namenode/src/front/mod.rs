@@ -12,6 +12,7 @@
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
 //! | [`hadoop_rpc`] | the port kept for Hadoop's RPC |
+//! | [`webhdfs`] | the namespace over HTTP |
 //! | [`volatile`] | locks, clock and wake-ups around the volatile cores |
 //! | [`stop`] | the switch that ends all tasks |
 //!
@@ -32,3 +33,4 @@ pub mod node;
 pub mod quotas;
 pub mod stop;
 pub mod volatile;
+pub mod webhdfs;

@@ -1,6 +1,6 @@
 //! What all front ends share: the log, the volatile side, who may call, and how one call is entered and counted.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,6 +32,8 @@ pub struct Node {
     pub access: Access,
     /// When it started, in nanoseconds since 1970-01-01 UTC.
     pub started_ns: i64,
+    /// Where Hadoop's RPC listens: what DataNodes know this NameNode by when a client of WebHDFS is sent to them.
+    pub hadoop_rpc_addr: SocketAddr,
 }
 
 impl Node {

@@ -192,7 +192,8 @@ impl Fs {
 
     async fn make_folder(&self, path: &FsPath, mode: u32, create_parents: bool) -> Result<bool> {
         let caller = self.namenode().caller();
-        let request = MkdirsRequest { caller, path: path.to_string(), mode, create_parents };
+        let path = path.to_string();
+        let request = MkdirsRequest { caller, path, mode, create_parents, unmasked: None };
         let reply = self
             .namenode()
             .namespace("mkdirs", request, async |mut stub, q| stub.mkdirs(q).await)
@@ -366,6 +367,7 @@ impl Fs {
             create_parents: options.create_parents,
             replication: or(options.replication, config.replication),
             block_bytes,
+            unmasked: options.mode.is_none().then_some(0o666),
         };
         let reply = self
             .namenode()

@@ -64,6 +64,8 @@ pub enum Verb {
     Snapshot,
     /// Access control lists.
     Acl,
+    /// Extended attributes.
+    XAttr,
     /// Everything else.
     Other,
 }
@@ -73,6 +75,7 @@ pub fn class_of(error: &Error, verb: Verb) -> &'static str {
     match error.code {
         Code::NotFound => FILE_NOT_FOUND,
         Code::AlreadyExists if verb == Verb::Snapshot => SNAPSHOT,
+        Code::AlreadyExists if verb == Verb::XAttr => IO,
         Code::AlreadyExists => ALREADY_EXISTS,
         Code::ParentNotFolder => PARENT_NOT_DIRECTORY,
         Code::IsFolder if verb == Verb::Create => ALREADY_EXISTS,

@@ -8,6 +8,7 @@
 //!
 //! No IO, no clock, no randomness. What is volatile (targets of a block, lease renewals, replicas) is not here.
 
+pub mod attribute;
 mod codec;
 pub mod quota;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 use proto::granary::{FileStatus, TableInfo};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
+use attribute::AttributeOp;
 pub use codec::REQUEST_BYTES_MAX;
 pub(crate) use codec::{decode_reply, encode_reply};
 pub(crate) use codec::{decode_table, encode_op, encode_table};
@@ -133,12 +135,14 @@ pub enum Verdict {
 #[allow(missing_docs, reason = "the fields say what the wire messages of the same names say")]
 pub enum Op {
     /// Makes a folder, with its parents if `create_parents`; else the parent must exist, and the path must not.
-    Mkdirs { path: FsPath, mode: u32, create_parents: bool },
+    /// `unmasked` is the mode before the caller's umask: it counts instead where the parent has a default ACL.
+    Mkdirs { path: FsPath, mode: u32, unmasked: Option<u32>, create_parents: bool },
     /// Makes a file and opens it for `holder`. `overwrite` drops an existing file of that name first.
     Create {
         path: FsPath,
         holder: String,
         mode: u32,
+        unmasked: Option<u32>,
         overwrite: bool,
         create_parents: bool,
         replication: u32,
@@ -205,6 +209,10 @@ pub enum Op {
     DeleteStore { store: String },
     /// Changes quotas.
     Quota(quota::QuotaOp),
+    /// Extended attributes, access control lists, storage policies.
+    Attribute(AttributeOp),
+    /// Moves the blocks of the sources behind those of the target, in their order; the sources are gone then.
+    Concat { target: FsPath, sources: Vec<FsPath> },
 }
 
 /// A block recovery to be done by a DataNode.
@@ -375,11 +383,16 @@ impl Op {
             Self::DeleteVersion { .. } => "deleteVersion",
             Self::DeleteStore { .. } => "deleteStore",
             Self::Quota(op) => op.name(),
+            Self::Attribute(op) => op.name(),
+            Self::Concat { .. } => "concat",
         }
     }
 
     /// Whether a repeated call must get the first one's reply. The others tolerate repetition by themselves.
     pub fn answers_retries(&self) -> bool {
+        if let Self::Attribute(op) = self {
+            return op.answers_retries();
+        }
         !matches!(
             self,
             Self::AddBlock { .. }

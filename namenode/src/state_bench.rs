@@ -96,6 +96,7 @@ fn create(path: FsPath) -> Op {
         path,
         holder: HOLDER.to_owned(),
         mode: 0o644,
+        unmasked: None,
         overwrite: false,
         create_parents: true,
         replication: 3,
@@ -130,7 +131,7 @@ fn fill(
     for number in 0..files {
         if number.is_multiple_of(FILES_PER_FOLDER) {
             let folder = file_path(number).parent().expect("a file has a folder");
-            let op = Op::Mkdirs { path: folder, mode: 0o755, create_parents: true };
+            let op = Op::Mkdirs { path: folder, mode: 0o755, unmasked: None, create_parents: true };
             state.apply(&request(op, number as i64), &mut effects)?;
             progress("apply", number, files);
         }

@@ -132,6 +132,8 @@ codes! {
     Snapshot = 32, Conflict, FailedPrecondition;
     /// What is in a snapshot can't be changed.
     ReadOnlySnapshot = 33, Denied, PermissionDenied;
+    /// The file or folder does not have this extended attribute.
+    NoSuchAttribute = 34, NotFound, NotFound;
 }
 
 /// An error: a stable code and a message for a person.

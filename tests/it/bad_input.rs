@@ -25,6 +25,7 @@ async fn paths_that_break_a_rule_are_refused_by_the_namenode_itself() {
             path: bad.into(),
             mode: 0o755,
             create_parents: true,
+            ..Default::default()
         };
         let error = Error::from(stub.mkdirs(request).await.expect_err("refused"));
         assert_eq!(error.code, Code::InvalidPath, "{bad:?}: {error:?}");

@@ -50,7 +50,7 @@ pub(super) struct Manifest {
 #[derive(Clone, Default)]
 pub(super) struct PageSums {
     /// By kind; 0 is a page without records.
-    sums: [Vec<u32>; 4],
+    sums: [Vec<u32>; PageKind::ALL.len()],
     /// Parts of pages that have more than one.
     parts: BTreeMap<(u8, u32), u16>,
     digest: u64,

@@ -26,6 +26,7 @@ fn nth(n: u64) -> Request {
             path: path(n),
             holder: "h".into(),
             mode: 0o644,
+            unmasked: None,
             overwrite: true,
             create_parents: true,
             replication: 3,

@@ -158,6 +158,7 @@ impl Node {
         let op = Op::Mkdirs {
             path: path(&message.path)?,
             mode: message.mode,
+            unmasked: message.unmasked,
             create_parents: message.create_parents,
         };
         match self.propose(call, op).await? {
@@ -177,6 +178,7 @@ impl Node {
             path: path(&message.path)?,
             holder: message.holder,
             mode: message.mode,
+            unmasked: message.unmasked,
             overwrite: message.overwrite,
             create_parents: message.create_parents,
             replication: replication as u32,

@@ -32,7 +32,7 @@ fn request(now_ns: i64, op: Op) -> Request {
 }
 
 fn mkdirs(text: &str) -> Op {
-    Op::Mkdirs { path: path(text), mode: 0o755, create_parents: true }
+    Op::Mkdirs { path: path(text), mode: 0o755, unmasked: None, create_parents: true }
 }
 
 fn create(text: &str) -> Op {
@@ -40,6 +40,7 @@ fn create(text: &str) -> Op {
         path: path(text),
         holder: "h".into(),
         mode: 0o644,
+        unmasked: None,
         overwrite: true,
         create_parents: true,
         replication: 3,

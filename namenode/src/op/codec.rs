@@ -7,6 +7,7 @@ use proto::granary::{FileStatus, TableInfo};
 use proto::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PRINCIPAL_BYTES_MAX};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
+use super::attribute::{AttributeOp, CONCAT_SOURCES_MAX};
 use super::quota::{self, QuotaOp};
 use super::{
     Block, BlockRecovery, CallId, Caller, ERROR_TEXT_BYTES_MAX, FileRef, GROUPS_MAX, Op,
@@ -23,7 +24,7 @@ pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// The fewest bytes a table takes.
 const TABLE_BYTES_MIN: usize = 4 + 8 + 8 + 4 + 4 + 4;
 
-type Decoded<T> = Result<T, Malformed>;
+pub(super) type Decoded<T> = Result<T, Malformed>;
 
 impl Request {
     /// Appends the journal's form.
@@ -76,7 +77,7 @@ fn decode_caller(r: &mut Reader<'_>) -> Decoded<Caller> {
     Ok(Caller { user, groups, superuser: r.bool()? })
 }
 
-fn principal(r: &mut Reader<'_>) -> Decoded<String> {
+pub(super) fn principal(r: &mut Reader<'_>) -> Decoded<String> {
     r.text(PRINCIPAL_BYTES_MAX).map(str::to_owned)
 }
 
@@ -194,17 +195,43 @@ fn tables(r: &mut Reader<'_>) -> Decoded<Vec<TableInfo>> {
     (0..count).map(|_| decode_table(r)).collect()
 }
 
+/// The mode before the umask; its tag says whether there is one.
+fn put_unmasked(out: &mut Vec<u8>, unmasked: Option<u32>) {
+    if let Some(mode) = unmasked {
+        put_u32(out, mode);
+    }
+}
+
+fn sources(r: &mut Reader<'_>) -> Decoded<Vec<FsPath>> {
+    let malformed = r.malformed("at most 100000 sources");
+    let count = r.count(5)?;
+    if count > CONCAT_SOURCES_MAX {
+        return Err(malformed);
+    }
+    (0..count).map(|_| path(r)).collect()
+}
+
 #[allow(clippy::too_many_lines, reason = "one arm per tag, as in decode_op")]
 pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
     match op {
-        Op::Mkdirs { path, mode, create_parents } => {
-            put_u8(out, 1);
+        Op::Mkdirs { path, mode, unmasked, create_parents } => {
+            put_u8(out, if unmasked.is_some() { 44 } else { 1 });
             put_path(out, path);
             put_u32(out, *mode);
             put_bool(out, *create_parents);
+            put_unmasked(out, *unmasked);
         }
-        Op::Create { path, holder, mode, overwrite, create_parents, replication, block_bytes } => {
-            put_u8(out, 2);
+        Op::Create {
+            path,
+            holder,
+            mode,
+            unmasked,
+            overwrite,
+            create_parents,
+            replication,
+            block_bytes,
+        } => {
+            put_u8(out, if unmasked.is_some() { 45 } else { 2 });
             put_path(out, path);
             put_text(out, holder);
             put_u32(out, *mode);
@@ -212,6 +239,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             put_bool(out, *create_parents);
             put_u32(out, *replication);
             put_u64(out, *block_bytes);
+            put_unmasked(out, *unmasked);
         }
         Op::Append { path, holder } => {
             put_u8(out, 3);
@@ -351,6 +379,18 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             put_text(out, store);
         }
         Op::Quota(op) => op.encode(out),
+        Op::Attribute(op) => {
+            put_u8(out, 40);
+            op.encode(out);
+        }
+        Op::Concat { target, sources } => {
+            put_u8(out, 43);
+            put_path(out, target);
+            put_u32(out, u32::try_from(sources.len()).expect("a message has fewer paths"));
+            for source in sources {
+                put_path(out, source);
+            }
+        }
     }
 }
 
@@ -358,8 +398,12 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
 fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
     let malformed = r.malformed("a known operation tag");
     Ok(match r.u8()? {
-        1 => Op::Mkdirs { path: path(r)?, mode: r.u32()?, create_parents: r.bool()? },
-        2 => Op::Create {
+        tag @ (1 | 44) => {
+            let (path, mode, create_parents) = (path(r)?, r.u32()?, r.bool()?);
+            let unmasked = if tag == 44 { Some(r.u32()?) } else { None };
+            Op::Mkdirs { path, mode, unmasked, create_parents }
+        }
+        tag @ (2 | 45) => Op::Create {
             path: path(r)?,
             holder: principal(r)?,
             mode: r.u32()?,
@@ -367,6 +411,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
             create_parents: r.bool()?,
             replication: r.u32()?,
             block_bytes: r.u64()?,
+            unmasked: if tag == 45 { Some(r.u32()?) } else { None },
         },
         3 => Op::Append { path: path(r)?, holder: principal(r)? },
         4 => {
@@ -430,6 +475,8 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
         24 => Op::DeleteVersion { store: principal(r)?, version: r.u64()? },
         25 => Op::DeleteStore { store: principal(r)? },
         quota::TAG => QuotaOp::decode(r)?,
+        40 => Op::Attribute(AttributeOp::decode(r)?),
+        43 => Op::Concat { target: path(r)?, sources: sources(r)? },
         _ => return Err(malformed),
     })
 }
@@ -448,12 +495,13 @@ fn encode_status(status: &FileStatus, out: &mut Vec<u8>) {
     put_u32(out, status.replication);
     put_u64(out, status.block_bytes);
     put_u64(out, status.children);
-    put_bool(out, status.open_for_write);
+    let (open, acl) = (u8::from(status.open_for_write), u8::from(status.has_acl));
+    put_u8(out, open | acl << 1 | (status.storage_policy as u8) << 4);
     put_u32(out, status.links);
 }
 
 fn decode_status(r: &mut Reader<'_>) -> Decoded<FileStatus> {
-    Ok(FileStatus {
+    let mut status = FileStatus {
         inode: r.u64()?,
         name: r.text(NAME_BYTES_MAX)?.to_owned(),
         kind: i32::from(r.u8()?),
@@ -467,9 +515,17 @@ fn decode_status(r: &mut Reader<'_>) -> Decoded<FileStatus> {
         replication: r.u32()?,
         block_bytes: r.u64()?,
         children: r.u64()?,
-        open_for_write: r.bool()?,
-        links: r.u32()?,
-    })
+        ..FileStatus::default()
+    };
+    let malformed = r.malformed("flags open 1, ACL 2, and a storage policy in the high half");
+    let flags = r.u8()?;
+    if flags & 0b1100 != 0 {
+        return Err(malformed);
+    }
+    (status.open_for_write, status.has_acl) = (flags & 1 != 0, flags & 2 != 0);
+    status.storage_policy = u32::from(flags >> 4);
+    status.links = r.u32()?;
+    Ok(status)
 }
 
 /// Appends a reply as the retry cache keeps it in a checkpoint.

@@ -22,11 +22,12 @@ fn all_ops() -> Vec<Op> {
     let table =
         TableInfo { path: "/t/a.tbl".into(), bytes: 1, slot_last: 9, ..TableInfo::default() };
     vec![
-        Op::Mkdirs { path: path("/a"), mode: 0o755, create_parents: true },
+        Op::Mkdirs { path: path("/a"), mode: 0o755, unmasked: None, create_parents: true },
         Op::Create {
             path: path("/a"),
             holder: holder(),
             mode: 1,
+            unmasked: None,
             overwrite: true,
             create_parents: false,
             replication: 3,

@@ -18,6 +18,7 @@ use super::leases::Lease;
 use super::permissions::{WRITE, denied};
 use super::quotas::{Charge, signed};
 use super::tree::Walk;
+use super::verbs::NewMode;
 use super::{BlockInfo, RECOVERY_HOLDER, State};
 use crate::op::{Block, BlockState, Caller, Effect, FileRef, Op, Reply};
 
@@ -213,7 +214,7 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Reply> {
         let walk = self.plan_create(caller, op)?;
-        let Op::Create { path, holder, mode, replication, block_bytes, .. } = op else {
+        let Op::Create { path, holder, mode, unmasked, replication, block_bytes, .. } = op else {
             unreachable!("called for create alone");
         };
         let name = path.name().expect("the root is a folder");
@@ -224,19 +225,22 @@ impl State {
                 walk.folder
             }
             None => {
-                let inherited = |mode: u16| mode | 0o300;
-                self.make_parents(&caller.user, now, path, walk.folder, walk.missing, inherited)
+                let mode = |parents: u16| NewMode::plain(parents).with_owner_writing();
+                self.make_parents(&caller.user, now, path, walk.folder, walk.missing, mode)
             }
         };
         let layout = Layout { replication: *replication, block_bytes: *block_bytes };
         let layout = self.interned.layouts.number(layout);
-        let permission = self.new_permission(&caller.user, folder, (mode & 0o777) as u16);
+        let bits = |mode: u32| (mode & 0o777) as u16;
+        let (mode, acl) = self.inherited(folder, bits(*mode), unmasked.map(bits), false);
+        let permission = self.new_permission(&caller.user, folder, mode);
         let id = self.next_inode();
         let mut inode = Inode::file(id, folder, permission, layout, now);
         inode.set_open(true);
         let slot = self.add_inode(inode);
         self.attach(folder, name, slot, now);
         self.charge(&[Charge { folder, names: 1, space: 0 }]);
+        self.hand_down(slot, folder, acl);
         self.take_lease(id, holder, effects);
         Ok(Reply::File(Box::new(self.status_of(slot, name))))
     }

@@ -1,4 +1,4 @@
-//! The state as a checkpoint sees it: pages of the four slabs, and sections for what is small.
+//! The state as a checkpoint sees it: pages of the five slabs, and sections for what is small.
 //!
 //! Freezing marks the pages that one side lacks, and encodes the sections; the pages are then encoded a few at a
 //! time while operations go on (see `slab`). Loading is the reverse, and ends with a check that every reference leads
@@ -24,10 +24,12 @@ pub(crate) enum PageKind {
     Lists = 2,
     Blocks = 3,
     Nodes = 4,
+    Attributes = 5,
 }
 
 impl PageKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Inodes, Self::Lists, Self::Blocks, Self::Nodes];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Inodes, Self::Lists, Self::Blocks, Self::Nodes, Self::Attributes];
 
     pub(crate) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
@@ -52,6 +54,10 @@ macro_rules! on_slab {
             }
             PageKind::Nodes => {
                 let $slab = &mut $state.nodes;
+                $do
+            }
+            PageKind::Attributes => {
+                let $slab = &mut $state.attributes.records;
                 $do
             }
         }
@@ -90,6 +96,7 @@ impl State {
             PageKind::Lists => self.lists.encode_frozen(from, pages_max),
             PageKind::Blocks => self.blocks.encode_frozen(from, pages_max),
             PageKind::Nodes => self.nodes.encode_frozen(from, pages_max),
+            PageKind::Attributes => self.attributes.records.encode_frozen(from, pages_max),
         }
     }
 
@@ -104,6 +111,7 @@ impl State {
             + self.lists.dirty_pages(side)
             + self.blocks.dirty_pages(side)
             + self.nodes.dirty_pages(side)
+            + self.attributes.records.dirty_pages(side)
     }
 
     /// Pages that the next checkpoint would write, at least.
@@ -178,6 +186,7 @@ impl State {
             self.found_name(file, folder);
         }
         self.check_quotas()?;
+        self.index_attributes()?;
         for (inode, _) in self.leases.iter() {
             match self.slot_of_inode(inode) {
                 Some(slot) if self.inodes.get(slot).is_open() => {}
@@ -325,6 +334,9 @@ fn encode_visible(state: &State, slot: u32, out: &mut Vec<u8>) {
     shown.parent = 0;
     shown.encode(out);
     put_u32(out, u32::from(inode.is_folder()));
+    if let Some(attached) = state.attached(slot) {
+        attached.encode_body(out);
+    }
     if !inode.is_folder() {
         for &block in state.blocks_of(slot) {
             let mut record = state.blocks.get(block).clone();

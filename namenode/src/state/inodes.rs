@@ -14,6 +14,7 @@ const FOLDER: u16 = 1;
 const OPEN: u16 = 1 << 1;
 const LIST: u16 = 1 << 2;
 const SEALED: u16 = 1 << 3;
+const HAS_ATTRIBUTES: u16 = 1 << 4;
 const HAS_QUOTA: u16 = 1 << 5;
 
 /// A file or folder. The default is a free slot.
@@ -101,6 +102,15 @@ impl Inode {
 
     pub(crate) fn set_quota(&mut self, quota: bool) {
         self.set(HAS_QUOTA, quota);
+    }
+
+    /// Whether the side table has a record of it.
+    pub(crate) fn has_attributes(&self) -> bool {
+        self.flags & HAS_ATTRIBUTES != 0
+    }
+
+    pub(crate) fn set_has_attributes(&mut self, has: bool) {
+        self.set(HAS_ATTRIBUTES, has);
     }
 
     fn set(&mut self, flag: u16, on: bool) {

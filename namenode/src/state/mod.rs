@@ -9,8 +9,10 @@
 //! | `permissions` | who may do what |
 //! | `tree` | paths to inodes, reads |
 //! | `walk`, `summary` | whole trees in slices; sums over them |
-//! | `verbs` | mkdirs, delete, rename, link, attributes |
+//! | `verbs` | mkdirs, delete, rename, link, owner, mode, times |
 //! | `files` | create, append, addBlock, complete and what lies between |
+//! | `concat` | one file of several |
+//! | `attributes` | access control lists, extended attributes, storage policies |
 //! | `recovery` | truncate, lease and block recovery |
 //! | `links` | the folders of files with several names |
 //! | `quotas` | limits on folders, and what their trees use |
@@ -25,7 +27,9 @@
 //! Always holds: [`State::apply`] is the only way to change anything; it depends on nothing but the state and the
 //! request, so that replaying the journal gives the same state. No IO, no clock, no randomness.
 
+mod attributes;
 pub(crate) mod catalogue;
+mod concat;
 mod files;
 pub(crate) mod image;
 mod inodes;
@@ -49,6 +53,7 @@ mod tests;
 
 use proto::{BlockId, Code, Error, GenerationStamp, InodeId, Result, Txid};
 
+pub use attributes::{STORAGE_POLICIES, StoragePolicy};
 pub use catalogue::{Store, Version, VersionStage};
 pub use leases::{Lease, PendingRecovery, RECOVERY_HOLDER};
 pub use quotas::{Limits, Quota, Usage};
@@ -57,6 +62,7 @@ pub use summary::TreeSummary;
 pub use tree::{FileBlocks, Listing};
 
 use crate::op::{Block, BlockState, Effect, Op, Reply, Request};
+use attributes::Attributes;
 use catalogue::Catalogue;
 use inodes::{BlockList, BlockRecord, Inode};
 use interned::{Interned, Permission};
@@ -132,6 +138,7 @@ pub struct State {
     pub(crate) nodes: Nodes,
     pub(crate) inode_slots: IdMap,
     pub(crate) block_slots: IdMap,
+    pub(crate) attributes: Attributes,
     pub(crate) interned: Interned,
     pub(crate) leases: Leases,
     pub(crate) retry: RetryCache,
@@ -166,6 +173,7 @@ impl State {
             nodes: Slab::new(),
             inode_slots: IdMap::default(),
             block_slots: IdMap::default(),
+            attributes: Attributes::new(),
             interned: Interned::new(),
             leases: Leases::default(),
             retry: RetryCache::default(),
@@ -257,6 +265,11 @@ impl State {
             | Op::DeleteVersion { .. }
             | Op::DeleteStore { .. } => self.perform_on_store(caller, now, &request.op, effects),
             Op::Quota(op) => self.perform_on_quota(caller, op),
+            Op::Attribute(op) => self.perform_attribute(caller, now, op),
+            Op::Concat { target, sources } => {
+                let plan = self.plan_concat(caller, target, sources)?;
+                Ok(self.concat(now, &plan, sources, effects))
+            }
         }
     }
 
@@ -289,6 +302,10 @@ impl State {
             | Op::DeleteVersion { .. }
             | Op::DeleteStore { .. } => self.plan_on_store(caller, &request.op),
             Op::Quota(op) => self.plan_on_quota(caller, op),
+            Op::Attribute(op) => self.plan_attribute(caller, op),
+            Op::Concat { target, sources } => {
+                self.plan_concat(caller, target, sources).map(|_| None)
+            }
         }
     }
 
@@ -373,6 +390,7 @@ impl State {
             + self.nodes.memory_bytes()
             + self.inode_slots.memory_bytes()
             + self.block_slots.memory_bytes()
+            + self.attributes.memory_bytes()
     }
 
     pub(crate) fn block_info(&self, slot: u32) -> BlockInfo {

@@ -1,14 +1,21 @@
-//! Who may do what: POSIX owner, group and other, as HDFS applies them.
+//! Who may do what: POSIX owner, group and other, and access control lists, as HDFS applies them.
 //!
-//! A superuser may do everything. Else the first class that fits decides: the owner's bits for the owner, the
-//! group's for a member, the rest for others. Every folder on the way to a path needs `x`. In a folder with the
-//! sticky bit only the owner of an entry, or of the folder, may remove or rename it.
+//! A superuser may do everything. Else the first class that fits decides: the owner's bits for the owner; the entry of
+//! a named user; the entries of the groups that the caller is in, any one of which may grant; the rest for others.
+//! What entries grant is limited by the mask, which is in the mode's group bits where there is a list. Every folder on
+//! the way to a path needs `x`. In a folder with the sticky bit only the owner of an entry, or of the folder, may
+//! remove or rename it.
+//!
+//! The messages are worded as HDFS words them: operators know them, and scripts look for them.
 
 use proto::{Code, Error, FsPath, Result};
 
-use super::State;
+use super::attributes::acl::Acl;
 use super::interned::Permission;
+use super::slab::NONE;
+use super::{ROOT, State};
 use crate::op::Caller;
+use crate::op::attribute::AclKind;
 
 /// Read.
 pub(crate) const READ: u16 = 4;
@@ -16,7 +23,15 @@ pub(crate) const READ: u16 = 4;
 pub(crate) const WRITE: u16 = 2;
 /// Go through a folder.
 pub(crate) const EXECUTE: u16 = 1;
-const STICKY: u16 = 0o1000;
+pub(crate) const STICKY: u16 = 0o1000;
+
+/// HDFS's words for sums of the bits.
+const ACCESS: [&str; 8] =
+    ["NONE", "EXECUTE", "WRITE", "WRITE_EXECUTE", "READ", "READ_EXECUTE", "READ_WRITE", "ALL"];
+
+fn grants(bits: u16, wanted: u16) -> bool {
+    bits & wanted == wanted
+}
 
 impl State {
     pub(crate) fn permission(&self, slot: u32) -> Permission {
@@ -33,18 +48,40 @@ impl State {
             return true;
         }
         let permission = self.permission(slot);
+        let mode = permission.mode;
+        if self.owns(caller, slot) {
+            return grants(mode >> 6, wanted);
+        }
         let group = self.interned.names.get(permission.group);
-        let bits = if self.owns(caller, slot) {
-            permission.mode >> 6
-        } else if caller.groups.iter().any(|mine| **mine == **group) {
-            permission.mode >> 3
-        } else {
-            permission.mode
-        };
-        bits & wanted == wanted
+        match self.acl_of(slot).filter(|acl| !acl.access.is_empty()) {
+            Some(acl) => self.list_grants(caller, acl, group, mode, wanted),
+            None if caller.groups.iter().any(|mine| **mine == **group) => grants(mode >> 3, wanted),
+            None => grants(mode, wanted),
+        }
     }
 
-    /// [`State::may`] as an error that tells what was missing on what.
+    /// What the entries of a list say about a caller who is not the owner.
+    fn list_grants(&self, caller: &Caller, acl: &Acl, group: &str, mode: u16, wanted: u16) -> bool {
+        let mut is_member = false;
+        for entry in &acl.access {
+            let limited = u16::from(entry.permission) & mode >> 3;
+            let name = if entry.name == NONE { group } else { self.interned.names.get(entry.name) };
+            if entry.kind == AclKind::User {
+                if *name == *caller.user {
+                    return grants(limited, wanted);
+                }
+            } else if caller.groups.iter().any(|mine| mine == name) {
+                if grants(limited, wanted) {
+                    return true;
+                }
+                is_member = true;
+            }
+        }
+        !is_member && grants(mode, wanted)
+    }
+
+    /// [`State::may`] as an error that tells what was missing on what. `path` is what was asked for: the inode's own,
+    /// or one below.
     pub(crate) fn demand(
         &self,
         caller: &Caller,
@@ -55,19 +92,60 @@ impl State {
         if self.may(caller, slot, wanted) {
             return Ok(());
         }
-        let kinds = [(READ, "read"), (WRITE, "write"), (EXECUTE, "execute")];
-        let missing: Vec<_> =
-            kinds.iter().filter(|(bit, _)| wanted & bit != 0).map(|(_, kind)| *kind).collect();
-        let permission = self.permission(slot);
         Err(denied(format!(
-            "user {} has no {} permission on {} of {path} (owner {}, group {}, mode {:o})",
+            "Permission denied: user={}, access={}, inode={}",
             caller.user,
-            missing.join("+"),
-            if self.inodes.get(slot).is_folder() { "a folder" } else { "a file" },
-            self.interned.names.get(permission.owner),
-            self.interned.names.get(permission.group),
-            permission.mode
+            ACCESS[usize::from(wanted & 7)],
+            self.described(slot, path)
         )))
+    }
+
+    /// `"/d":owner:group:drwxr-xr-x+`, the last for an access control list.
+    fn described(&self, slot: u32, path: &FsPath) -> String {
+        let permission = self.permission(slot);
+        let inode = self.inodes.get(slot);
+        let mut mode = String::from(if inode.is_folder() { "d" } else { "-" });
+        for shift in [6, 3, 0] {
+            for (bit, letter) in [(READ, 'r'), (WRITE, 'w'), (EXECUTE, 'x')] {
+                mode.push(if permission.mode >> shift & bit == 0 { '-' } else { letter });
+            }
+        }
+        if permission.mode & STICKY != 0 {
+            let for_others = mode.pop();
+            mode.push(if for_others == Some('x') { 't' } else { 'T' });
+        }
+        if self.acl_of(slot).is_some() {
+            mode.push('+');
+        }
+        format!(
+            "\"{}\":{}:{}:{mode}",
+            self.way_to(slot, path),
+            self.interned.names.get(permission.owner),
+            self.interned.names.get(permission.group)
+        )
+    }
+
+    /// The part of `path` that names the inode; all of it if the inode is not on the way.
+    fn way_to<'p>(&self, slot: u32, path: &'p FsPath) -> &'p str {
+        let (text, mut at, mut end) = (path.as_str(), ROOT, 0);
+        for name in path.components() {
+            if at == slot {
+                break;
+            }
+            end += 1 + name.len();
+            match self.nodes.find(self.inodes.get(at).body, name.as_bytes()) {
+                Some(child) => at = child,
+                None => return text,
+            }
+            if !self.inodes.get(at).is_folder() {
+                break;
+            }
+        }
+        match end {
+            _ if at != slot => text,
+            0 => "/",
+            _ => &text[..end],
+        }
     }
 
     /// The caller must own the inode or be a superuser.
@@ -75,7 +153,10 @@ impl State {
         if caller.superuser || self.owns(caller, slot) {
             return Ok(());
         }
-        Err(denied(format!("user {} does not own {path}", caller.user)))
+        Err(denied(format!(
+            "Permission denied. user={} is not the owner of inode={path}",
+            caller.user
+        )))
     }
 
     /// The caller must be allowed to take the entry `child` out of `parent`.
@@ -91,7 +172,13 @@ impl State {
         if !sticky || caller.superuser || self.owns(caller, parent) || self.owns(caller, child) {
             return Ok(());
         }
-        Err(denied(format!("user {} owns neither {path} nor its sticky folder", caller.user)))
+        let parent_path = path.parent().unwrap_or_else(FsPath::root);
+        Err(denied(format!(
+            "Permission denied by sticky bit: user={}, path={}, parent={}",
+            caller.user,
+            self.described(child, path),
+            self.described(parent, &parent_path)
+        )))
     }
 }
 

@@ -218,6 +218,12 @@ impl<T: Record> Slab<T> {
         Ok(())
     }
 
+    /// Lets every live record be changed in what is not stored: no page counts as changed.
+    pub(crate) fn each_unmarked(&mut self, mut change: impl FnMut(&mut T)) {
+        let all = self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut());
+        all.filter(|record| !record.is_vacant()).for_each(&mut change);
+    }
+
     /// Finds the free slots after the last page was loaded; the lowest is used first.
     pub(crate) fn finish_loading(&mut self) {
         self.free = (0..self.end).rev().filter(|&slot| self.get(slot).is_vacant()).collect();

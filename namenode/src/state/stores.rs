@@ -14,6 +14,7 @@ use proto::{Code, Error, FsPath, Result};
 use super::catalogue::{STORES_FOLDER, Store, Version, VersionStage};
 use super::permissions::{EXECUTE, READ, denied};
 use super::quotas::{Charge, signed};
+use super::verbs::NewMode;
 use super::{ROOT, State};
 use crate::op::{Caller, ERROR_TEXT_BYTES_MAX, Effect, Op, Reply, TABLES_MAX, Verdict};
 
@@ -275,7 +276,7 @@ impl State {
             None => {
                 let owner = self.permission(ROOT).owner;
                 let owner = self.interned.names.get(owner).to_string();
-                self.make_folder(&owner, now, parent, name, FOLDER_MODE)
+                self.make_folder(&owner, now, parent, name, NewMode::plain(FOLDER_MODE))
             }
         }
     }

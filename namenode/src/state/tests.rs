@@ -31,6 +31,7 @@ pub(super) fn create_op(text: &str, holder: &str, overwrite: bool) -> Op {
         path: path(text),
         holder: holder.into(),
         mode: 0o644,
+        unmasked: None,
         overwrite,
         create_parents: true,
         replication: 3,
@@ -79,7 +80,7 @@ impl World {
     }
 
     pub fn mkdirs(&mut self, text: &str, mode: u32) {
-        self.ok(Op::Mkdirs { path: path(text), mode, create_parents: true });
+        self.ok(Op::Mkdirs { path: path(text), mode, unmasked: None, create_parents: true });
     }
 }
 
@@ -176,7 +177,12 @@ fn a_tree_goes_only_if_every_full_folder_in_it_may_be_emptied() {
     let mut world = World::new();
     let ann = Caller::user("ann");
     world.mkdirs("/d", 0o777);
-    world.run(&ann, Op::Mkdirs { path: path("/d/t"), mode: 0o755, create_parents: true }).unwrap();
+    world
+        .run(
+            &ann,
+            Op::Mkdirs { path: path("/d/t"), mode: 0o755, unmasked: None, create_parents: true },
+        )
+        .unwrap();
     world.mkdirs("/d/t/inner", 0o755);
     world.ok(create_op("/d/t/inner/f", "h", false));
     assert!(world.run(&ann, delete("/d/t", true)).is_err());
@@ -259,6 +265,7 @@ fn a_deep_tree_is_deleted_without_recursion() {
     let op = Op::Mkdirs {
         path: path(&format!("/{}", names.join("/"))),
         mode: 0o755,
+        unmasked: None,
         create_parents: true,
     };
     world.ok(op);

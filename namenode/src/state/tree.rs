@@ -138,6 +138,7 @@ impl State {
     ) -> Result<FileBlocks> {
         let slot = self.existing_file(caller, path)?;
         self.demand(caller, slot, READ, path)?;
+        self.demand_unmarked(caller, slot)?;
         let status = self.status_of(slot, path.name().unwrap_or(""));
         let end = offset.saturating_add(length);
         let mut blocks = Vec::new();
@@ -170,6 +171,8 @@ impl State {
             modified_ns: inode.modified_ns,
             accessed_ns: inode.accessed_ns,
             changed_ns: inode.changed_ns,
+            has_acl: self.acl_of(slot).is_some(),
+            storage_policy: u32::from(self.policy_of(slot)),
             ..FileStatus::default()
         };
         if inode.is_folder() {

@@ -30,6 +30,27 @@ struct RenamePlan {
     charges: Vec<Charge>,
 }
 
+/// The mode that was asked for something new.
+#[derive(Clone, Copy)]
+pub(super) struct NewMode {
+    /// After the caller's umask.
+    pub masked: u16,
+    /// Before it, if the caller told: the umask does not count where there is a default ACL.
+    pub unmasked: Option<u16>,
+}
+
+impl NewMode {
+    /// A mode without a umask.
+    pub(super) fn plain(mode: u16) -> Self {
+        Self { masked: mode, unmasked: None }
+    }
+
+    /// Folders that are made on the way can be entered and written by their owner.
+    pub(super) fn with_owner_writing(self) -> Self {
+        Self { masked: self.masked | 0o300, unmasked: self.unmasked.map(|mode| mode | 0o300) }
+    }
+}
+
 fn error<T>(code: Code, message: String) -> Result<T> {
     Err(Error::new(code, message))
 }
@@ -73,9 +94,7 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Reply> {
         match op {
-            Op::Mkdirs { path, mode, create_parents } => {
-                self.mkdirs(caller, now, path, *mode, *create_parents)
-            }
+            Op::Mkdirs { .. } => self.mkdirs(caller, now, op),
             Op::Rename { source, target, mode } => {
                 let target = self.rename_target(caller, source, target, *mode)?;
                 if *mode == RenameMode::Into && *source == *target {
@@ -175,22 +194,19 @@ impl State {
         self.demand(caller, folder, WRITE, path)
     }
 
-    fn mkdirs(
-        &mut self,
-        caller: &Caller,
-        now: i64,
-        path: &FsPath,
-        mode: u32,
-        create_parents: bool,
-    ) -> Result<Reply> {
-        let (folder, missing) = self.plan_mkdirs(caller, path, create_parents)?;
+    fn mkdirs(&mut self, caller: &Caller, now: i64, op: &Op) -> Result<Reply> {
+        let Op::Mkdirs { path, mode, unmasked, create_parents } = op else {
+            unreachable!("called for mkdirs alone");
+        };
+        let (folder, missing) = self.plan_mkdirs(caller, path, *create_parents)?;
         if missing > 0 {
-            let mode = mode & MODE_MASK;
-            let parents_mode = (mode | 0o300) as u16;
+            let bits = |mode: u32| (mode & MODE_MASK) as u16;
+            let mode = NewMode { masked: bits(*mode), unmasked: unmasked.map(bits) };
+            let for_parents = mode.with_owner_writing();
             let folder =
-                self.make_parents(&caller.user, now, path, folder, missing, |_| parents_mode);
+                self.make_parents(&caller.user, now, path, folder, missing, |_| for_parents);
             let name = path.name().expect("the root exists");
-            self.make_folder(&caller.user, now, folder, name, mode as u16);
+            self.make_folder(&caller.user, now, folder, name, mode);
         }
         Ok(Reply::Created(missing > 0))
     }
@@ -203,7 +219,7 @@ impl State {
         path: &FsPath,
         folder: u32,
         missing: usize,
-        mode: impl Fn(u16) -> u16,
+        mode: impl Fn(u16) -> NewMode,
     ) -> u32 {
         let depth = path.components().count();
         let made = path.components().take(depth - 1).skip(depth - missing);
@@ -219,12 +235,14 @@ impl State {
         now: i64,
         parent: u32,
         name: &str,
-        mode: u16,
+        mode: NewMode,
     ) -> u32 {
+        let (mode, acl) = self.inherited(parent, mode.masked, mode.unmasked, true);
         let permission = self.new_permission(owner, parent, mode);
         let slot = self.add_inode(Inode::folder(self.next_inode(), parent, permission, now));
         self.attach(parent, name, slot, now);
         self.charge(&[Charge { folder: parent, names: 1, space: 0 }]);
+        self.hand_down(slot, parent, acl);
         slot
     }
 
@@ -326,6 +344,7 @@ impl State {
     }
 
     fn forget_inode(&mut self, slot: u32) {
+        self.drop_attributes(slot);
         let inode = self.inodes.remove(slot);
         if inode.has_quota() {
             self.quotas.forget(inode.id);

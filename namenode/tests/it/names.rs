@@ -47,6 +47,7 @@ async fn owner_group_and_mode_decide_and_groups_come_from_the_settings() {
         path: "/private/x".into(),
         mode: 0o755,
         create_parents: true,
+        ..Default::default()
     };
     assert_eq!(code(world.fs.mkdirs(make("bob")).await), Code::PermissionDenied);
     world.fs.mkdirs(make("alice")).await.unwrap();

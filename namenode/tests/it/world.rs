@@ -100,8 +100,13 @@ impl World {
     }
 
     pub async fn mkdir(&mut self, path: &str) -> bool {
-        let message =
-            MkdirsRequest { caller: boss(), path: path.into(), mode: 0o755, create_parents: true };
+        let message = MkdirsRequest {
+            caller: boss(),
+            path: path.into(),
+            mode: 0o755,
+            create_parents: true,
+            ..Default::default()
+        };
         self.fs.mkdirs(message).await.unwrap().into_inner().created
     }
 

@@ -11,6 +11,8 @@ use crate::op;
 
 /// Permission bits that HDFS knows: POSIX's and the sticky bit.
 const MODE_BITS: u32 = 0o1777;
+/// The flag of a file or folder with an access control list.
+const FLAG_ACL: u32 = 1;
 
 /// A file or folder; `name` is what a listing calls it, empty elsewhere.
 pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
@@ -33,7 +35,8 @@ pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
         blocksize: Some(status.block_bytes),
         file_id: Some(status.inode),
         children_num: Some(i32::try_from(status.children).unwrap_or(i32::MAX)),
-        storage_policy: Some(0),
+        storage_policy: Some(status.storage_policy),
+        flags: Some(if status.has_acl { FLAG_ACL } else { 0 }),
         ..Default::default()
     }
 }

@@ -102,6 +102,7 @@ pub async fn mkdirs(asked: Asked, request: MkdirsRequestProto) -> Answered<Mkdir
         path: asked.path(&request.src)?.to_string(),
         mode: request.masked.perm,
         create_parents: request.create_parent,
+        unmasked: request.unmasked.map(|mode| mode.perm),
     };
     asked.node.mkdirs(message, asked.peer()).await?;
     // A folder that was there already is as good.

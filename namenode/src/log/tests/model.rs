@@ -100,7 +100,8 @@ async fn write_blocks(log: &Log, file: &FileRef, mut previous: Option<Block>, mu
 async fn step(log: &Log, model: &mut Model, step: &Step) {
     match step {
         Step::Mkdirs(at) => {
-            let op = Op::Mkdirs { path: path(at), mode: 0o755, create_parents: true };
+            let op =
+                Op::Mkdirs { path: path(at), mode: 0o755, unmasked: None, create_parents: true };
             let result = log.propose(request(1, op)).await;
             let possible = can_make(model, at) && !matches!(model.get(at), Some(Thing::File(_)));
             assert_eq!(result.is_ok(), possible, "{step:?} {result:?}");
@@ -114,6 +115,7 @@ async fn step(log: &Log, model: &mut Model, step: &Step) {
                 path: path(at),
                 holder: "h".into(),
                 mode: 0o644,
+                unmasked: None,
                 overwrite: true,
                 create_parents: true,
                 replication: 1,

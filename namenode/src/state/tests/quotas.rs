@@ -332,7 +332,12 @@ impl Run {
     fn step(&mut self, step: Step) {
         match step {
             Step::Mkdirs(at) => {
-                self.op(Op::Mkdirs { path: path(&at), mode: 0o755, create_parents: true });
+                self.op(Op::Mkdirs {
+                    path: path(&at),
+                    mode: 0o755,
+                    unmasked: None,
+                    create_parents: true,
+                });
             }
             Step::Write(at, length, close) => {
                 if self.op(create_op(&at, "h", true)).is_some() {

@@ -1,0 +1,1 @@
+//! Attributes: rules, one claim per test.

@@ -46,6 +46,7 @@ fn errno_of_code(code: Code) -> Errno {
         Code::Incompatible => Errno::EPROTO,
         Code::Unsupported => Errno::EOPNOTSUPP,
         Code::LimitExceeded => Errno::EMLINK,
+        Code::NoSuchAttribute => Errno::ENODATA,
         Code::Cancelled => Errno::ECANCELED,
     }
 }

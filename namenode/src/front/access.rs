@@ -25,7 +25,7 @@ pub enum Who {
 
 macro_rules! methods {
     ($($name:ident = $text:literal, $who:ident, $changes:literal;)*) => {
-        /// Every gRPC method.
+        /// Every method, of gRPC and of HDFS's protocols.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "named as the methods are")]
         pub enum Method { $($name,)* }
@@ -73,6 +73,21 @@ methods! {
     SetOwner = "Namespace.SetOwner", User, true;
     SetTimes = "Namespace.SetTimes", User, true;
     SetReplication = "Namespace.SetReplication", User, true;
+    SetXAttr = "Namespace.SetXAttr", User, true;
+    RemoveXAttr = "Namespace.RemoveXAttr", User, true;
+    GetXAttrs = "Namespace.GetXAttrs", User, false;
+    ListXAttrs = "Namespace.ListXAttrs", User, false;
+    ModifyAclEntries = "Namespace.ModifyAclEntries", User, true;
+    RemoveAclEntries = "Namespace.RemoveAclEntries", User, true;
+    RemoveDefaultAcl = "Namespace.RemoveDefaultAcl", User, true;
+    RemoveAcl = "Namespace.RemoveAcl", User, true;
+    SetAcl = "Namespace.SetAcl", User, true;
+    GetAclStatus = "Namespace.GetAclStatus", User, false;
+    SetStoragePolicy = "Namespace.SetStoragePolicy", User, true;
+    UnsetStoragePolicy = "Namespace.UnsetStoragePolicy", User, true;
+    GetStoragePolicy = "Namespace.GetStoragePolicy", User, false;
+    GetStoragePolicies = "Namespace.GetStoragePolicies", Anyone, false;
+    Concat = "Namespace.Concat", User, true;
     DatanodesAttach = "Datanodes.Attach", Anyone, false;
     CommitBlockSynchronization = "Datanodes.CommitBlockSynchronization", Anyone, true;
     PublishVersion = "Catalogue.PublishVersion", User, true;

@@ -8,6 +8,7 @@
 //! | [`datanodes`] | the streams of DataNodes |
 //! | [`catalogue`] | stores, and the streams of kvserve nodes |
 //! | [`quotas`] | quotas, sums over trees |
+//! | [`attributes`] | extended attributes, access control lists, storage policies, concat |
 //! | [`admin`] | status and safe mode |
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
@@ -20,6 +21,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod attributes;
 pub mod blocks;
 pub mod catalogue;
 pub mod datanodes;

@@ -3,6 +3,9 @@
 use proto::granary::TableInfo;
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
+use super::attribute::{
+    AclEntry, AclKind, AclScope, AttributeOp as A, XAttr, XAttrMode, XAttrSpace,
+};
 use super::quota::{Limit, QuotaOp, StorageType};
 use super::{
     Block, CallId, Caller, FileRef, Op, RenameMode, Request, Verdict, decode_reply, encode_reply,
@@ -75,9 +78,46 @@ fn all_ops() -> Vec<Op> {
 fn family_ops() -> Vec<(u8, Op)> {
     let quota =
         |names, space, storage| Op::Quota(QuotaOp::Set { path: path("/a"), names, space, storage });
+    let name = || "n".to_owned();
+    let (space, mode) = (XAttrSpace::Trusted, XAttrMode::Replace);
+    let xattr = XAttr { space, name: name(), value: vec![1, 2] };
+    let (scope, kind) = (AclScope::Default, AclKind::Group);
+    let entry = AclEntry { scope, kind, name: name(), permission: 5 };
     vec![
         (41, quota(Limit::Set(5), Limit::Clear, None)),
         (41, quota(Limit::Keep, Limit::Set(9), Some(StorageType::Disk))),
+        // Two families, and later forms of mkdirs and create.
+        (40, Op::Attribute(A::SetXAttr { path: path("/a"), raw: true, xattr, mode })),
+        (40, Op::Attribute(A::RemoveXAttr { path: path("/a"), raw: false, space, name: name() })),
+        (40, Op::Attribute(A::ModifyAclEntries { path: path("/a"), entries: vec![entry] })),
+        (40, Op::Attribute(A::RemoveAclEntries { path: path("/a"), entries: vec![] })),
+        (40, Op::Attribute(A::RemoveDefaultAcl { path: path("/a") })),
+        (40, Op::Attribute(A::RemoveAcl { path: path("/a") })),
+        (40, Op::Attribute(A::SetAcl { path: path("/a"), entries: vec![] })),
+        (40, Op::Attribute(A::SetStoragePolicy { path: path("/a"), policy: 7 })),
+        (43, Op::Concat { target: path("/a"), sources: vec![path("/b"), path("/c")] }),
+        (
+            44,
+            Op::Mkdirs {
+                path: path("/a"),
+                mode: 0o755,
+                unmasked: Some(0o777),
+                create_parents: true,
+            },
+        ),
+        (
+            45,
+            Op::Create {
+                path: path("/a"),
+                holder: name(),
+                mode: 1,
+                unmasked: Some(2),
+                overwrite: true,
+                create_parents: false,
+                replication: 3,
+                block_bytes: 4,
+            },
+        ),
         // The second form of an operation that has two.
         (10, Op::Rename { source: path("/a"), target: path("/b"), mode: RenameMode::Into }),
     ]

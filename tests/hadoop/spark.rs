@@ -72,7 +72,7 @@ async fn files_below(fs: &Fs, folder: &str) -> Vec<(String, u64)> {
         // A folder that is gone has nothing below it.
         for entry in fs.list(&path(&folder)).await.unwrap_or_default() {
             let name = format!("{folder}/{}", entry.name);
-            match entry.is_folder() {
+            match entry.kind() == client::FileKind::Folder {
                 true => folders.push(name),
                 false => found.push((name, entry.length)),
             }

@@ -51,6 +51,9 @@ pub struct Config {
     pub stall_timeout_ms: u64,
     /// Connecting to another DataNode or the NameNode takes at most this time, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// A read beyond what is visible of a replica being written waits for it at most this time, in milliseconds: another
+    /// DataNode of the pipeline may have told of bytes whose acknowledgement is still on its way here. 0: not at all.
+    pub visible_wait_ms: u64,
     /// How long a recovery or a new pipeline waits for the earlier writer of a replica to stop, in milliseconds.
     pub takeover_timeout_ms: u64,
     /// The first pause before the NameNode is dialled again, in milliseconds; it doubles up to the next setting.
@@ -87,6 +90,7 @@ impl Default for Config {
             idle_timeout_ms: 120_000,
             stall_timeout_ms: 70_000,
             connect_timeout_ms: 5_000,
+            visible_wait_ms: 3_000,
             takeover_timeout_ms: 10_000,
             reconnect_backoff_ms: 100,
             reconnect_backoff_max_ms: 3_000,

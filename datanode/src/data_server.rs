@@ -41,8 +41,8 @@ const READ_BUFFER_BYTES: usize = 8 << 10;
 const IDLE_MAX: usize = 64;
 /// How long they are kept, in milliseconds.
 const IDLE_MS: u64 = 10_000;
-/// Requests that are known to exist and are not served: metadata, replace, copy, shared memory, block groups.
-const UNSUPPORTED_OPS: [u8; 6] = [82, 83, 84, 88, 89, 90];
+/// Requests that are known to exist and are not served: metadata, replace, copy, shared memory, block groups, custom.
+const UNSUPPORTED_OPS: [u8; 7] = [82, 83, 84, 88, 89, 90, 127];
 
 /// The bounds of the server.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,8 @@ pub struct Limits {
     pub idle: Duration,
     /// A peer without progress is given up after this, in milliseconds.
     pub stall_ms: u64,
+    /// A read beyond what is visible of a replica being written waits so long for it, in milliseconds.
+    pub visible_wait_ms: u64,
     /// Deadlines towards other DataNodes.
     pub timeouts: Timeouts,
 }
@@ -65,6 +67,7 @@ impl From<&Config> for Limits {
                 .min(Semaphore::MAX_PERMITS),
             idle: Duration::from_millis(config.idle_timeout_ms),
             stall_ms: config.stall_timeout_ms,
+            visible_wait_ms: config.visible_wait_ms,
             timeouts: Timeouts {
                 connect_ms: config.connect_timeout_ms,
                 idle_ms: config.stall_timeout_ms,
@@ -301,7 +304,10 @@ where
         // The message is taken off the wire first: closing with unread bytes would reset the connection.
         op::read_delimited(&mut wire.reader, limits::TRANSFER_MESSAGE_BYTES_MAX).await?;
         let error = Error::new(Code::Unsupported, format!("op {number} is not served"));
-        wire.refuse(&error).await?;
+        // The replies about shared memory have their text where others name a bad link.
+        let mut reply = op::error_response(&error);
+        reply.first_bad_link = reply.message.clone();
+        wire.reply(&reply).await?;
     }
     Ok(After::Close)
 }

@@ -23,6 +23,7 @@ pub fn config(volume: &Path) -> Config {
         reserved_bytes: 0,
         stall_timeout_ms: 5_000,
         takeover_timeout_ms: 5_000,
+        visible_wait_ms: 0,
         index_interval_ms: 3_600_000,
         ..Config::default()
     }

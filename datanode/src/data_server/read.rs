@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
@@ -14,6 +15,7 @@ use proto::hadoop::hdfs::{
 };
 use proto::{Code, Error, Result, limits};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use transfer::connection::within;
 use transfer::{Checksum, ChecksumKind, PacketHeader, SealedPacket, op};
 
@@ -25,6 +27,8 @@ use crate::store::{ReplicaReader, Store};
 const PACKET_BYTES_FOREIGN: u64 = 64 << 10;
 /// Our own clients' names begin with this.
 const NATIVE_CLIENT: &str = "granary";
+/// How often a read that waits for bytes looks whether they are visible.
+const VISIBLE_POLL: Duration = Duration::from_millis(5);
 /// Bytes of the client's last word.
 const STATUS_BYTES_MAX: usize = 64;
 /// Ranges from this on are announced to the kernel as sequential.
@@ -50,6 +54,7 @@ where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
+    wait_until_visible(server, &request).await;
     let opened = open(&server.store, &request).await;
     let (pool, reader, plan, first) = match opened {
         Ok(opened) => opened,
@@ -75,6 +80,18 @@ where
         drop(pool.run(move || reader.verify()).await);
     }
     Ok(After::KeepOpen)
+}
+
+/// Waits a moment for bytes whose acknowledgement is on its way: a DataNode further down the pipeline counts a byte as
+/// visible before this one does, and a reader may have its length from there.
+async fn wait_until_visible(server: &DataServer, request: &OpReadBlockProto) {
+    let named = &request.header.base_header.block;
+    let Some(end) = request.offset.checked_add(request.len) else { return };
+    let block = proto::BlockId(named.block_id);
+    let deadline = Instant::now() + Duration::from_millis(server.limits.visible_wait_ms);
+    while server.store.may_become_visible(block, end) && Instant::now() < deadline {
+        tokio::time::sleep(VISIBLE_POLL).await;
+    }
 }
 
 /// Opens the replica and reads the first packet, in one visit to the disk threads.

@@ -1,5 +1,6 @@
 //! Whole DataNodes over real sockets: alone, and in chains of three.
 
+mod hadoop;
 mod reuse;
 
 use std::path::Path;
@@ -341,7 +342,7 @@ async fn a_packet_with_a_wrong_checksum_is_refused_and_nothing_of_it_is_stored()
 }
 
 #[tokio::test]
-async fn heartbeats_are_answered_and_crc32_writers_are_stored_as_crc32c() {
+async fn heartbeats_are_answered_and_a_writer_may_use_crc32_and_count_from_one() {
     let node = Node::start().await;
     let mut stream = raw_writer(&node, ChecksumTypeProto::ChecksumCrc32).await;
     let heartbeat = SealedPacket::heartbeat();

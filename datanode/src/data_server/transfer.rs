@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 use transfer::writer::{BlockWriter, PipelineFailure, PipelineSpec};
 use transfer::{PacketHeader, SealedPacket, op};
 
+use super::write::TARGETS_MAX;
 use super::{After, DataServer, Wire, block_of};
 use crate::store::ReplicaReader;
 
@@ -28,6 +29,10 @@ pub(super) async fn serve<R, W: AsyncWrite + Unpin>(
 ) -> Result<After> {
     let targets: Vec<DatanodeAddress> = request.targets.iter().map(address).collect();
     let sent = async {
+        if targets.len() > TARGETS_MAX {
+            let why = format!("{} targets, at most {TARGETS_MAX}", targets.len());
+            return Err(Error::new(Code::InvalidArgument, why));
+        }
         let (block, stamp) = block_of(&server.store, &request.header.base_header.block)?;
         send_replica(server, block, stamp, &targets, &request.header.client_name).await
     };

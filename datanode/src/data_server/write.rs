@@ -25,7 +25,7 @@ use crate::store::{Purpose, WriteSession};
 /// Packets of one pipeline that wait for their ack here.
 const ITEMS_MAX: usize = 1_024;
 /// Targets of one pipeline.
-const TARGETS_MAX: usize = proto::limits::REPLICATION_MAX as usize;
+pub(super) const TARGETS_MAX: usize = proto::limits::REPLICATION_MAX as usize;
 
 /// The next DataNode of a pipeline.
 struct Mirror {
@@ -107,8 +107,7 @@ fn purpose(request: &OpWriteBlockProto, stage: Stage, sent: Checksum) -> Result<
     let new = GenerationStamp(request.latest_generation_stamp.max(block.generation_stamp));
     // HDFS's clients put the block's size limit into the header, and the length that is there into the lower bound.
     let bytes = block.num_bytes.unwrap_or(0);
-    let length = if request.min_bytes_rcvd == 0 { bytes } else { request.min_bytes_rcvd };
-    let change = crate::store::Change { asked, new, length };
+    let change = crate::store::Change { asked, new, length: request.min_bytes_rcvd };
     // What is stored has checksums, even if the writer sends none.
     let checksum = if sent.kind() == ChecksumKind::Null { Checksum::NATIVE } else { sent };
     Ok(match stage {

@@ -83,6 +83,14 @@ impl Store {
         })
     }
 
+    /// Whether somebody writes a replica that is not visible up to `end` yet.
+    pub fn may_become_visible(&self, block: BlockId, end: u64) -> bool {
+        match self.map.get(block) {
+            Some(Slot::Open(open)) => open.replica().visible() < end && open.has_writer(),
+            _ => false,
+        }
+    }
+
     fn slot_for_reading(&self, block: BlockId, stamp: GenerationStamp) -> Result<Slot> {
         let slot = self.map.get(block);
         let slot = slot.ok_or_else(|| {

@@ -14,9 +14,10 @@ use proto::FsPath;
 /// The `granary` binary that was built beside the test's own.
 pub fn granary() -> PathBuf {
     let own = std::env::current_exe().expect("the test's own path");
-    let folder = own.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let binary = folder.join("granary");
-    assert!(binary.is_file(), "{} is missing: cargo build -p cli --bin granary", binary.display());
+    // target/<profile>/deps/<test>, or target/<profile>/<program>.
+    let mut folders = own.ancestors().skip(1).take(2);
+    let binary = folders.find_map(|folder| Some(folder.join("granary")).filter(|b| b.is_file()));
+    let binary = binary.expect("granary beside the tests: cargo build -p cli --bin granary");
     binary
 }
 
@@ -64,6 +65,21 @@ impl Process {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// SIGSTOP: it lives and does not answer.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signal");
     }
 
     /// SIGKILL: no destructor, no flush.
@@ -157,6 +173,18 @@ impl Cluster {
         cluster.start_all();
         cluster.until_alive(datanodes).await;
         cluster
+    }
+
+    /// How many DataNodes it has.
+    pub fn datanodes(&self) -> usize {
+        self.datanodes.len()
+    }
+
+    /// Keeps the folder after the end, and tells where it is.
+    pub fn keep(&mut self) {
+        if let Some(folder) = self.temporary.take() {
+            println!("kept: {}", folder.keep().display());
+        }
     }
 
     /// The folder that holds all of the cluster's data.

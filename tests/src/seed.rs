@@ -16,6 +16,11 @@ impl Seed {
         Self(seed)
     }
 
+    /// The stream of this number.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next number.
     #[allow(clippy::should_implement_trait, reason = "not an iterator: it never ends")]
     pub fn next(&mut self) -> u64 {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `errors` | failures, and what they are called in Java |
 //! | `convert` | HDFS's messages from ours |
+//! | `attributes` | extended attributes, access control lists, storage policies, concat |
 //! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
 //! | `quotas` | quotas, sums over trees |
 //!
@@ -16,6 +17,7 @@
 //!
 //! Always holds: every call is counted under its [`Method`]; a message that is none is an error, not a panic.
 
+mod attributes;
 mod convert;
 mod errors;
 mod namespace;
@@ -103,6 +105,21 @@ methods! { client_protocol:
     "rename" => later Rename Rename namespace::rename;
     "rename2" => later Rename Rename namespace::rename2;
     "delete" => later Delete Other namespace::delete;
+    "setXAttr" => later SetXAttr XAttr attributes::set_xattr;
+    "removeXAttr" => later RemoveXAttr XAttr attributes::remove_xattr;
+    "getXAttrs" => now GetXAttrs XAttr attributes::get_xattrs;
+    "listXAttrs" => now ListXAttrs XAttr attributes::list_xattrs;
+    "modifyAclEntries" => later ModifyAclEntries Acl attributes::modify_acl_entries;
+    "removeAclEntries" => later RemoveAclEntries Acl attributes::remove_acl_entries;
+    "removeDefaultAcl" => later RemoveDefaultAcl Acl attributes::remove_default_acl;
+    "removeAcl" => later RemoveAcl Acl attributes::remove_acl;
+    "setAcl" => later SetAcl Acl attributes::set_acl;
+    "getAclStatus" => now GetAclStatus Acl attributes::get_acl_status;
+    "setStoragePolicy" => later SetStoragePolicy Other attributes::set_storage_policy;
+    "unsetStoragePolicy" => later UnsetStoragePolicy Other attributes::unset_storage_policy;
+    "getStoragePolicy" => now GetStoragePolicy Other attributes::get_storage_policy;
+    "getStoragePolicies" => now GetStoragePolicies Other attributes::get_storage_policies;
+    "concat" => later Concat Append attributes::concat;
     "setQuota" => later SetQuota Other quotas::set_quota;
     "getQuotaUsage" => later GetQuotaUsage Other quotas::get_quota_usage;
     "getContentSummary" => later GetContentSummary Other quotas::get_content_summary;

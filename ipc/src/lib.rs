@@ -1,4 +1,5 @@
-//! Hadoop RPC, version 9, over TCP: the server side that NameNode and DataNode answer Hadoop's clients with.
+//! Hadoop RPC, version 9, over TCP: the server side that NameNode and DataNode answer Hadoop's clients with, and a
+//! client.
 //!
 //! | module | owns |
 //! |---|---|
@@ -7,11 +8,13 @@
 //! | [`wire`], [`request`], [`reply`] | the bytes: what a server reads, what a client sends, what a server sends |
 //! | [`session`] | one connection's conversation, without IO |
 //! | [`server`], `connection` | a port; one connection's task |
+//! | [`client`] | one connection from the other side |
 //! | [`settings`] | what a port bounds |
 //!
 //! Knows frames, headers, connections and their bounds. Does not know a single method: a [`Service`] does.
 
 pub mod call;
+pub mod client;
 mod connection;
 pub mod exceptions;
 pub mod reply;
@@ -22,5 +25,6 @@ pub mod settings;
 pub mod wire;
 
 pub use call::{Answer, Call, Identity, Name, RpcError, Service};
+pub use client::{CallError, Client, ClientSettings};
 pub use server::serve;
 pub use settings::Settings;

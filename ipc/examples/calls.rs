@@ -3,6 +3,8 @@
 //! `cargo run --release -p ipc --example calls [seconds] [connections]`. Client and server are one process: the CPU time
 //! (Linux only) is what both sides of a call cost together, and says more than the rate when the machine is not idle.
 
+#![allow(clippy::print_stdout, reason = "it is what the measure is for")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -41,7 +41,6 @@ classes! {
     SAFE_MODE = "org.apache.hadoop.hdfs.server.namenode.SafeModeException";
     RETRIABLE = "org.apache.hadoop.ipc.RetriableException";
     STANDBY = "org.apache.hadoop.ipc.StandbyException";
-    IPC = "org.apache.hadoop.ipc.IpcException";
     VERSION_MISMATCH = "org.apache.hadoop.ipc.RPC$VersionMismatch";
     RPC_SERVER = "org.apache.hadoop.ipc.RpcServerException";
     NO_SUCH_PROTOCOL = "org.apache.hadoop.ipc.RpcNoSuchProtocolException";

@@ -158,6 +158,11 @@ impl ReplyTo {
         Self { call_id, retry_count: -1, client_id: [0; CLIENT_ID_BYTES], client_id_bytes: 0 }
     }
 
+    /// The same without the client's id, as errors that end a connection are sent.
+    pub fn without_client(&self) -> Self {
+        Self { client_id: [0; CLIENT_ID_BYTES], client_id_bytes: 0, ..*self }
+    }
+
     /// What the client sent as its id.
     pub fn client_id(&self) -> &[u8] {
         &self.client_id[..usize::from(self.client_id_bytes)]
@@ -190,10 +195,8 @@ impl FrameHeader {
                 _ => skip(tag, wire, &mut bytes)?,
             }
         }
-        reply_to.call_id =
-            call_id.ok_or_else(|| Malformed("the required field callId is missing".into()))?;
-        let client_id =
-            client_id.ok_or_else(|| Malformed("the required field clientId is missing".into()))?;
+        reply_to.call_id = call_id.ok_or_else(|| missing("callId"))?;
+        let client_id = client_id.ok_or_else(|| missing("clientId"))?;
         if client_id.len() > CLIENT_ID_BYTES {
             let got = client_id.len();
             return Err(Malformed(format!(
@@ -221,13 +224,16 @@ impl CallHeader {
                 _ => skip(tag, wire, &mut bytes)?,
             }
         }
-        let missing = |field: &str| Malformed(format!("the required field {field} is missing"));
         Ok(Self {
             method: method.ok_or_else(|| missing("methodName"))?,
             protocol: protocol.ok_or_else(|| missing("declaringClassProtocolName"))?,
             version: version.ok_or_else(|| missing("clientProtocolVersion"))?,
         })
     }
+}
+
+fn missing(field: &str) -> Malformed {
+    Malformed(format!("Message missing required fields: {field}"))
 }
 
 fn broken() -> Malformed {
@@ -269,3 +275,6 @@ fn name(message: &Bytes, bytes: &mut &[u8]) -> Result<Name, Malformed> {
 fn skip(tag: u32, wire: WireType, bytes: &mut &[u8]) -> Result<(), Malformed> {
     skip_field(wire, tag, bytes, DecodeContext::default()).map_err(|_| broken())
 }
+
+#[cfg(test)]
+mod tests;

@@ -384,6 +384,7 @@ impl Fs {
             caller: self.namenode().caller(),
             path: path.to_string(),
             holder: self.inner.lease.holder().to_owned(),
+            new_block: false,
         };
         let reply = self
             .namenode()

@@ -18,7 +18,7 @@ pub struct Config {
     pub grpc_addr: String,
     /// Where the status page and the metrics are, `host:port`; port 0 takes a free one.
     pub http_addr: String,
-    /// The port that is kept for Hadoop's RPC, `host:port`; port 0 takes a free one.
+    /// Where Hadoop's RPC listens, for `hdfs://`, `host:port`; port 0 takes a free one.
     pub hadoop_rpc_addr: String,
     /// The user for whom no permission is checked. Empty: the one who started this process.
     pub superuser: String,

@@ -11,7 +11,7 @@
 //! | [`config`] | settings |
 //! | [`cluster`] | volatile: DataNodes, replicas, placement, safe mode, leases, recoveries (pure) |
 //! | [`serving`] | the controller of kvserve nodes and versions (pure) |
-//! | [`front`] | gRPC services, HTTP status, the reserved Hadoop RPC port |
+//! | [`front`] | gRPC services, HTTP status, Hadoop RPC |
 //! | [`server`] | the shell: folder, log, timers, listeners |
 
 mod checkpoint;

@@ -148,8 +148,8 @@ pub enum Op {
         replication: u32,
         block_bytes: u64,
     },
-    /// Opens an existing file at its end.
-    Append { path: FsPath, holder: String },
+    /// Opens an existing file at its end; with `new_block`, a last block that is not full stays as it is.
+    Append { path: FsPath, holder: String, new_block: bool },
     /// Commits `previous`, the file's last block, and gives the file one more block.
     AddBlock { file: FileRef, holder: String, previous: Option<Block> },
     /// Takes the last block away again: its pipeline never stood.

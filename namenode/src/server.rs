@@ -27,11 +27,12 @@ use crate::front::access::Access;
 use crate::front::admin::AdminService;
 use crate::front::catalogue::CatalogueService;
 use crate::front::datanodes::DatanodesService;
+use crate::front::hadoop::HadoopService;
+use crate::front::http;
 use crate::front::namespace::NamespaceService;
 use crate::front::node::{Node, look_up, truth_of};
 use crate::front::stop::{self, Stop, Stopper};
 use crate::front::volatile::{Volatile, now_ns};
-use crate::front::{hadoop_rpc, http};
 use crate::log::{self, Log};
 
 /// How often silence is looked at, in milliseconds.
@@ -70,7 +71,7 @@ impl Handle {
         self.http_addr
     }
 
-    /// The port that is kept for Hadoop's RPC.
+    /// Where Hadoop's RPC listens: `hdfs://` of this address.
     pub fn hadoop_rpc_addr(&self) -> SocketAddr {
         self.hadoop_rpc_addr
     }
@@ -178,7 +179,7 @@ pub async fn start(config: Config) -> Result<Handle> {
     let tasks = vec![
         spawn("grpc", tokio::spawn(serve_grpc(grpc, node_of(), stop_of()))),
         spawn("http", tokio::spawn(http::serve(http, node_of(), stop_of()))),
-        spawn("hadoop_rpc", tokio::spawn(hadoop_rpc::serve(hadoop, stop_of()))),
+        spawn("hadoop_rpc", tokio::spawn(serve_hadoop(hadoop, node_of(), stop_of()))),
         spawn("tick", tokio::spawn(keep_time(node_of(), stop_of()))),
         spawn("leases", tokio::spawn(keep_leases(node_of(), stop_of()))),
         spawn("decide", tokio::spawn(keep_deciding(node_of(), stop_of()))),
@@ -334,6 +335,11 @@ async fn serve_grpc(listener: TcpListener, node: Arc<Node>, stop: Stop) {
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC port ended");
     }
+}
+
+async fn serve_hadoop(listener: TcpListener, node: Arc<Node>, mut stop: Stop) {
+    let service = Arc::new(HadoopService(node));
+    ipc::serve(listener, service, ipc::Settings::default(), async move { stop.wait().await }).await;
 }
 
 async fn keep_time(node: Arc<Node>, mut stop: Stop) {

@@ -245,6 +245,7 @@ impl OpenBlock {
             previous: self.previous,
             excluded,
             client_host: String::new(), // the NameNode sees where the call comes from
+            ..Default::default()
         };
         let namenode = target.fs.namenode();
         namenode

@@ -1,6 +1,6 @@
 //! Chooses the DataNodes of a new block.
 //!
-//! The writer's own machine first, the second replica in another rack, the third in the rack of the second (HDFS's
+//! What the writer named first; then his own machine, the second replica in another rack, the third in the rack of the second (HDFS's
 //! default policy, see `topology`). Among nodes that fit, hosts that have no replica yet come first, then the better of
 //! two random candidates, by free space and load (power of two choices: Mitzenmacher 2001). What racks ask for gives
 //! way where no node can do it.
@@ -25,6 +25,8 @@ pub struct Wanted<'a> {
     pub block_bytes: u64,
     /// The writer's machine: an address or name; empty if unknown.
     pub writer_host: &'a str,
+    /// Nodes that the writer would like, the best first: taken if they can be.
+    pub favoured: &'a [NodeIndex],
     /// Nodes that hold the block already: not chosen, and other hosts than theirs are preferred.
     pub existing: &'a [NodeIndex],
     /// Nodes that must not be chosen.
@@ -94,6 +96,10 @@ fn pick(
     wanted: &Wanted<'_>,
     racks: usize,
 ) -> usize {
+    let favoured = wanted.favoured.iter().find_map(|node| free.iter().position(|at| at == node));
+    if let Some(at) = favoured {
+        return at;
+    }
     if chosen.is_empty() && wanted.existing.is_empty() {
         let local = |index: &NodeIndex| is_on_host(nodes.get(*index), wanted.writer_host);
         let locals: Vec<usize> = (0..free.len()).filter(|&at| local(&free[at])).collect();
@@ -174,9 +180,22 @@ mod tests {
             replicas_min: 1,
             block_bytes: ROOM,
             writer_host: "",
+            favoured: &[],
             existing: &[],
             excluded: &[],
         }
+    }
+
+    #[test]
+    fn what_the_writer_named_is_taken_first_and_in_its_order() {
+        let nodes = nodes(&[(1, 9 * ROOM, 9_000), (2, 9 * ROOM, 9_000), (3, 9 * ROOM, 9_000)]);
+        let mut rng = Choices::new(1);
+        let favoured = [NodeIndex(2), NodeIndex(0)];
+        let mut request = Wanted { favoured: &favoured, writer_host: "10.0.0.2", ..wanted(3) };
+        let all = [NodeIndex(2), NodeIndex(0), NodeIndex(1)];
+        assert_eq!(choose(&nodes, &mut rng, &request).unwrap(), all);
+        request = Wanted { excluded: &[NodeIndex(2)], replicas: 1, ..request };
+        assert_eq!(choose(&nodes, &mut rng, &request).unwrap(), [NodeIndex(0)]);
     }
 
     proptest! {

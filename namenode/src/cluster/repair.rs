@@ -137,6 +137,7 @@ impl Cluster {
             replicas_min: 1,
             block_bytes: truth.length,
             writer_host: "",
+            favoured: &[],
             existing: &existing,
             excluded: &[],
         };

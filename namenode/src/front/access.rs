@@ -102,6 +102,11 @@ methods! {
     SetQuota = "Admin.SetQuota", User, true;
     GetQuotaUsage = "Hadoop.GetQuotaUsage", User, false;
     ListQuotas = "Admin.ListQuotas", Superuser, false;
+    CheckAccess = "Hadoop.CheckAccess", User, false;
+    CreateSymlink = "Hadoop.CreateSymlink", User, true;
+    ErasureCodingRead = "Hadoop.ErasureCodingRead", User, false;
+    ErasureCodingSet = "Hadoop.ErasureCodingSet", User, true;
+    ErasureCodingAdmin = "Hadoop.ErasureCodingAdmin", Superuser, true;
 }
 
 /// Turns the caller of a message into one that permissions can be checked for.

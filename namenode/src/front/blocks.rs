@@ -29,6 +29,7 @@ impl Node {
     ) -> Result<LocatedBlock> {
         let call = self.enter(Method::AddBlock, message.caller)?;
         check_named(&message.excluded)?;
+        check_named(&message.favoured)?;
         let file = file_ref(&message.path, message.inode)?;
         let previous = message.previous.map(op::Block::from);
         if let Some(previous) = &previous
@@ -40,7 +41,16 @@ impl Node {
         let excluded = self.volatile.cluster(|cluster, _| cluster.find_all(&message.excluded));
         // Nothing is minted if there is no node to write to.
         let (replication, block_bytes) = self.layout(&call.0, &file)?;
-        let mut targets = self.choose(replication, block_bytes, &host, &[], &excluded)?;
+        let favoured = self.volatile.cluster(|cluster, _| cluster.find_all(&message.favoured));
+        let mut targets = self.choose(&Wanted {
+            replicas: replication as usize,
+            replicas_min: self.config.replication_min.min(replication) as usize,
+            block_bytes,
+            writer_host: &host,
+            favoured: &favoured,
+            existing: &[],
+            excluded: &excluded,
+        })?;
         let op = Op::AddBlock { file, holder: message.holder, previous };
         let reply = self.propose(call, op).await?;
         let Reply::BlockAllocated { block, offset, replication, block_bytes, .. } = reply else {
@@ -89,8 +99,15 @@ impl Node {
         let (existing, excluded) = self.volatile.cluster(|cluster, _| {
             (cluster.find_all(&message.existing), cluster.find_all(&message.excluded))
         });
-        let wanted = message.wanted.clamp(1, 16);
-        let added = self.choose(wanted, block_bytes, &host_of(peer), &existing, &excluded)?;
+        let added = self.choose(&Wanted {
+            replicas: message.wanted.clamp(1, 16) as usize,
+            replicas_min: 1,
+            block_bytes,
+            writer_host: &host_of(peer),
+            favoured: &[],
+            existing: &existing,
+            excluded: &excluded,
+        })?;
         let all: Vec<NodeIndex> = existing.into_iter().chain(added).collect();
         let locations = self.volatile.cluster(|cluster, _| cluster.addresses(&all));
         Ok(LocatedBlock { block: Some(block), offset: 0, locations, corrupt: false })
@@ -260,25 +277,8 @@ impl Node {
         }
     }
 
-    pub(super) fn choose(
-        &self,
-        replicas: u32,
-        block_bytes: u64,
-        writer_host: &str,
-        existing: &[NodeIndex],
-        excluded: &[NodeIndex],
-    ) -> Result<Vec<NodeIndex>> {
-        let replicas_min =
-            if existing.is_empty() { self.config.replication_min.min(replicas) } else { 1 };
-        let wanted = Wanted {
-            replicas: replicas as usize,
-            replicas_min: replicas_min as usize,
-            block_bytes,
-            writer_host,
-            existing,
-            excluded,
-        };
-        self.volatile.cluster(|cluster, _| cluster.place(&wanted))
+    pub(super) fn choose(&self, wanted: &Wanted<'_>) -> Result<Vec<NodeIndex>> {
+        self.volatile.cluster(|cluster, _| cluster.place(wanted))
     }
 
     /// Errors with `LeaseExpired` unless the holder writes the file.

@@ -27,7 +27,7 @@ impl Node {
         check_principal("the lease holder", &message.holder)?;
         let path = path(&message.path)?;
         self.take_over(&call.0, &path, &message.holder).await?;
-        let op = Op::Append { path, holder: message.holder };
+        let op = Op::Append { path, holder: message.holder, new_block: message.new_block };
         let reply = self.propose(call, op).await?;
         let Reply::Appended { status, last_block, last_block_offset } = reply else {
             return unexpected("append", &reply);

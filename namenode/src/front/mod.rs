@@ -12,7 +12,6 @@
 //! | [`admin`] | status and safe mode |
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
-//! | [`hadoop_rpc`] | the port kept for Hadoop's RPC |
 //! | [`webhdfs`] | the namespace over HTTP |
 //! | [`volatile`] | locks, clock and wake-ups around the volatile cores |
 //! | [`stop`] | the switch that ends all tasks |
@@ -26,7 +25,6 @@ pub mod blocks;
 pub mod catalogue;
 pub mod datanodes;
 pub mod hadoop;
-pub mod hadoop_rpc;
 pub mod http;
 pub mod leases;
 pub mod metrics;

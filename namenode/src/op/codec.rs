@@ -241,8 +241,8 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             put_u64(out, *block_bytes);
             put_unmasked(out, *unmasked);
         }
-        Op::Append { path, holder } => {
-            put_u8(out, 3);
+        Op::Append { path, holder, new_block } => {
+            put_u8(out, if *new_block { 26 } else { 3 });
             put_path(out, path);
             put_text(out, holder);
         }
@@ -413,7 +413,9 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
             block_bytes: r.u64()?,
             unmasked: if tag == 45 { Some(r.u32()?) } else { None },
         },
-        3 => Op::Append { path: path(r)?, holder: principal(r)? },
+        tag @ (3 | 26) => {
+            Op::Append { path: path(r)?, holder: principal(r)?, new_block: tag == 26 }
+        }
         4 => {
             let (file, holder) = file(r)?;
             Op::AddBlock { file, holder, previous: maybe_block(r)? }

@@ -36,7 +36,7 @@ fn all_ops() -> Vec<Op> {
             replication: 3,
             block_bytes: 4,
         },
-        Op::Append { path: path("/a"), holder: holder() },
+        Op::Append { path: path("/a"), holder: holder(), new_block: false },
         Op::AddBlock { file: file.clone(), holder: holder(), previous: Some(block) },
         Op::AbandonBlock { file: file.clone(), holder: holder(), block },
         Op::UpdateBlockForPipeline { block, holder: holder() },
@@ -118,6 +118,7 @@ fn family_ops() -> Vec<(u8, Op)> {
                 block_bytes: 4,
             },
         ),
+        (26, Op::Append { path: path("/a"), holder: "h".into(), new_block: true }),
         // The second form of an operation that has two.
         (10, Op::Rename { source: path("/a"), target: path("/b"), mode: RenameMode::Into }),
     ]

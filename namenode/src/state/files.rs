@@ -58,7 +58,7 @@ impl State {
     pub(super) fn plan_on_file(&self, caller: &Caller, op: &Op) -> Result<Option<Reply>> {
         match op {
             Op::Create { .. } => self.plan_create(caller, op).map(|_| None),
-            Op::Append { path, holder } => self.plan_append(caller, path, holder).map(|_| None),
+            Op::Append { .. } => self.plan_append(caller, op).map(|_| None),
             Op::AddBlock { file, holder, previous } => {
                 match self.plan_add_block(caller, file, holder, previous.as_ref())? {
                     NextBlock::Again(info) => Ok(Some(self.allocated(&info))),
@@ -99,9 +99,9 @@ impl State {
     ) -> Result<Reply> {
         match op {
             Op::Create { .. } => self.create(caller, now, op, effects),
-            Op::Append { path, holder } => {
-                let slot = self.plan_append(caller, path, holder)?;
-                Ok(self.append(slot, path, holder, effects))
+            Op::Append { path, holder, .. } => {
+                let (slot, reopened) = self.plan_append(caller, op)?;
+                Ok(self.append(slot, reopened, path, holder, effects))
             }
             Op::AddBlock { file, holder, previous } => {
                 match self.plan_add_block(caller, file, holder, previous.as_ref())? {
@@ -250,17 +250,24 @@ impl State {
         effects.push(Effect::LeaseTaken { inode, holder: holder.to_owned() });
     }
 
-    fn plan_append(&self, caller: &Caller, path: &FsPath, holder: &str) -> Result<u32> {
+    /// The file, and its last block if that is written on.
+    fn plan_append(&self, caller: &Caller, op: &Op) -> Result<(u32, Option<u32>)> {
+        let Op::Append { path, holder, new_block } = op else {
+            unreachable!("called for append alone");
+        };
         check_holder(holder)?;
         let slot = self.existing_file(caller, path)?;
         self.demand(caller, slot, WRITE, path)?;
         self.demand_unsealed(slot, path)?;
         self.demand_closed(slot, path)?;
-        if let Some(&last) = self.blocks_of(slot).last() {
-            let open = self.block_bytes(slot).saturating_sub(self.block_info(last).length);
+        let block_bytes = self.block_bytes(slot);
+        let last = self.blocks_of(slot).last().copied().filter(|_| !new_block);
+        let partial = last.filter(|&block| self.block_info(block).length < block_bytes);
+        if let Some(block) = partial {
+            let open = block_bytes - self.block_info(block).length;
             self.demand_room(&self.file_charges(slot, self.replicated(slot, open)))?;
         }
-        Ok(slot)
+        Ok((slot, partial))
     }
 
     /// Bytes of one replica of a file's blocks as what all replicas take.
@@ -272,18 +279,16 @@ impl State {
     fn append(
         &mut self,
         slot: u32,
+        reopened: Option<u32>,
         path: &FsPath,
         holder: &str,
         effects: &mut Vec<Effect>,
     ) -> Reply {
-        let block_bytes = self.block_bytes(slot);
         let inode = self.inodes.get_mut(slot);
         inode.set_open(true);
         let (id, length) = (InodeId(inode.id), inode.length);
         self.take_lease(id, holder, effects);
-        let last = self.blocks_of(slot).last().copied();
-        let partial = last.filter(|&block| u64::from(self.blocks.get(block).length) < block_bytes);
-        let last_block = partial.map(|block| {
+        let last_block = reopened.map(|block| {
             let length = u64::from(self.blocks.get(block).length);
             self.set_block(block, length, BEING_WRITTEN, effects);
             self.block_info(block).block()

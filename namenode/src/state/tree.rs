@@ -158,6 +158,12 @@ impl State {
         Ok(FileBlocks { status, blocks, last })
     }
 
+    /// Whether the caller has all of the `wanted` bits (of a mode: read 4, write 2, execute 1) on what a path names.
+    pub fn check_access(&self, caller: &Caller, path: &FsPath, wanted: u16) -> Result<()> {
+        let (slot, _) = self.existing(caller, path)?;
+        self.demand(caller, slot, wanted, path)
+    }
+
     /// What an inode is, under this name.
     pub(crate) fn status_of(&self, slot: u32, name: &str) -> FileStatus {
         let inode = self.inodes.get(slot);

@@ -242,8 +242,12 @@ async fn another_writer_takes_over_after_the_soft_limit_only() {
     let mut world = World::with(|config| config.lease_soft_limit_ms = 400).await;
     let node = Datanode::attach(&world, "dn1", 1).await;
     let block = world.write(&node, "/f", 9).await;
-    let append =
-        |holder: &str| AppendRequest { caller: boss(), path: "/f".into(), holder: holder.into() };
+    let append = |holder: &str| AppendRequest {
+        caller: boss(),
+        path: "/f".into(),
+        holder: holder.into(),
+        ..Default::default()
+    };
     let opened = world.fs.append(append("one")).await.unwrap().into_inner();
     assert_eq!(opened.last_block.unwrap().block, Some(block));
     assert_eq!(code(world.fs.append(append("two")).await), Code::FileOpenElsewhere);

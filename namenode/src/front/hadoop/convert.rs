@@ -10,7 +10,7 @@ use proto::{BlockId, GenerationStamp};
 use crate::op;
 
 /// Permission bits that HDFS knows: POSIX's and the sticky bit.
-const MODE_BITS: u32 = 0o1777;
+pub const MODE_BITS: u32 = 0o1777;
 /// The flag of a file or folder with an access control list.
 const FLAG_ACL: u32 = 1;
 

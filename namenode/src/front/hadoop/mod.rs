@@ -5,6 +5,8 @@
 //! | `errors` | failures, and what they are called in Java |
 //! | `convert` | HDFS's messages from ours |
 //! | `attributes` | extended attributes, access control lists, storage policies, concat |
+//! | `blocks` | files that are written and read: blocks, pipelines, leases, locations |
+//! | `erasure` | erasure coding: which policies there are |
 //! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
 //! | `quotas` | quotas, sums over trees |
 //!
@@ -18,7 +20,9 @@
 //! Always holds: every call is counted under its [`Method`]; a message that is none is an error, not a panic.
 
 mod attributes;
+mod blocks;
 mod convert;
+mod erasure;
 mod errors;
 mod namespace;
 mod quotas;
@@ -99,6 +103,11 @@ macro_rules! methods {
 methods! { client_protocol:
     // name => when, counted as, verb of its errors, function
     "getFileInfo" => now GetFileInfo Other namespace::get_file_info;
+    "getBlockLocations" => now GetBlockLocations Other blocks::get_block_locations;
+    "create" => later Create Create blocks::create;
+    "addBlock" => later AddBlock Append blocks::add_block;
+    "complete" => later Complete Append blocks::complete;
+    "renewLease" => later RenewLease Other blocks::renew_lease;
     "getListing" => now GetListing Other namespace::get_listing;
     "getServerDefaults" => now GetServerDefaults Other namespace::get_server_defaults;
     "mkdirs" => later Mkdirs Create namespace::mkdirs;
@@ -123,6 +132,39 @@ methods! { client_protocol:
     "setQuota" => later SetQuota Other quotas::set_quota;
     "getQuotaUsage" => later GetQuotaUsage Other quotas::get_quota_usage;
     "getContentSummary" => later GetContentSummary Other quotas::get_content_summary;
+    "getFileLinkInfo" => now GetFileInfo Other namespace::get_file_link_info;
+    "getLocatedFileInfo" => now GetBlockLocations Other blocks::get_located_file_info;
+    "getLinkTarget" => now GetFileInfo Other namespace::get_link_target;
+    "getEnclosingRoot" => now GetFileInfo Other namespace::get_enclosing_root;
+    "getPreferredBlockSize" => now GetFileInfo Other blocks::get_preferred_block_size;
+    "isFileClosed" => now GetFileInfo Other blocks::is_file_closed;
+    "checkAccess" => now CheckAccess Other namespace::check_access;
+    "createSymlink" => now CreateSymlink Other namespace::create_symlink;
+    "setReplication" => later SetReplication Other namespace::set_replication;
+    "setPermission" => later SetPermission Other namespace::set_permission;
+    "setOwner" => later SetOwner Other namespace::set_owner;
+    "setTimes" => later SetTimes Other namespace::set_times;
+    // Files that are written.
+    "append" => later Append Append blocks::append;
+    "truncate" => later Truncate Append blocks::truncate;
+    "abandonBlock" => later AbandonBlock Append blocks::abandon_block;
+    "getAdditionalDatanode" => later GetAdditionalDatanode Append blocks::get_additional_datanode;
+    "updateBlockForPipeline" => later UpdateBlockForPipeline Append blocks::update_block_for_pipeline;
+    "updatePipeline" => later UpdatePipeline Append blocks::update_pipeline;
+    "fsync" => later Fsync Append blocks::fsync;
+    "recoverLease" => later RecoverLease Other blocks::recover_lease;
+    "reportBadBlocks" => later ReportBadBlocks Other blocks::report_bad_blocks;
+    // Erasure coding.
+    "getErasureCodingPolicies" => now ErasureCodingRead Other erasure::get_policies;
+    "getErasureCodingCodecs" => now ErasureCodingRead Other erasure::get_codecs;
+    "getErasureCodingPolicy" => now ErasureCodingRead Other erasure::get_policy;
+    "getECTopologyResultForPolicies" => now ErasureCodingRead Other erasure::get_topology_result;
+    "setErasureCodingPolicy" => now ErasureCodingSet Other erasure::set_policy;
+    "unsetErasureCodingPolicy" => now ErasureCodingSet Other erasure::unset_policy;
+    "enableErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::enable_policy;
+    "disableErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::disable_policy;
+    "addErasureCodingPolicies" => now ErasureCodingAdmin Other erasure::add_policies;
+    "removeErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::remove_policy;
 }
 
 /// Answers at once.

@@ -1,10 +1,11 @@
 //! ClientNamenodeProtocol: names. Looking, listing, and the verbs on names.
 
-use proto::granary;
+use ipc::exceptions;
+use proto::granary::{self, FileKind};
 use proto::hadoop::hdfs::*;
-use proto::{Code, Result};
+use proto::{Code, Error, Result};
 
-use super::convert::file_status;
+use super::convert::{MODE_BITS, file_status};
 use super::errors::{Answered, Failure};
 use super::{Asked, INODES};
 use crate::op::{Op, RenameMode, Reply};
@@ -13,6 +14,8 @@ use crate::op::{Op, RenameMode, Reply};
 const FILE_BUFFER_BYTES: u32 = 4096;
 /// Data bytes of a packet, as HDFS suggests: what Java's clients are made for.
 const PACKET_BYTES: u32 = 64 << 10;
+/// Locations of blocks in one page of a listing, about.
+const LISTED_LOCATIONS_MAX: usize = 3_000;
 /// HDFS's number of the policy "all replicas on disks".
 const POLICY_HOT: u32 = 7;
 
@@ -25,8 +28,12 @@ pub fn get_file_info(
     })
 }
 
+fn missing(path: &str) -> Error {
+    Error::new(Code::NotFound, format!("{path} does not exist"))
+}
+
 /// What a path names; `None` if nothing does.
-fn status_of(asked: &Asked, path: &str) -> Result<Option<granary::FileStatus>> {
+pub fn status_of(asked: &Asked, path: &str) -> Result<Option<granary::FileStatus>> {
     let (caller, _) = asked.enter()?;
     let path = match asked.path(path) {
         Err(error) if error.code == Code::NotFound => return Ok(None),
@@ -39,30 +46,37 @@ pub fn get_listing(
     asked: &Asked,
     request: GetListingRequestProto,
 ) -> Answered<GetListingResponseProto> {
+    let nothing = GetListingResponseProto { dir_list: None };
     let (caller, _) = asked.enter()?;
     let path = match asked.path(&request.src) {
-        Err(error) if error.code == Code::NotFound => {
-            return Ok(GetListingResponseProto { dir_list: None });
-        }
+        Err(error) if error.code == Code::NotFound => return Ok(nothing),
         path => path?,
     };
-    let start_after = start_after(&request.start_after);
-    let found = asked.node.log.read(|state| state.list(&caller, &path, &start_after, 0))?;
-    let Some(listing) = found else { return Ok(GetListingResponseProto { dir_list: None }) };
-    let of_file = listing.entries.iter().any(|entry| entry.kind() == granary::FileKind::File)
-        && asked
-            .node
-            .log
-            .read(|state| state.status(&caller, &path))?
-            .is_some_and(|status| status.kind() == granary::FileKind::File);
-    let name =
-        |entry: &granary::FileStatus| if of_file { String::new() } else { entry.name.clone() };
-    let partial_listing =
-        listing.entries.iter().map(|entry| file_status(entry, &name(entry))).collect();
-    let remaining_entries = u32::try_from(listing.remaining).unwrap_or(u32::MAX);
-    Ok(GetListingResponseProto {
-        dir_list: Some(DirectoryListingProto { partial_listing, remaining_entries }),
-    })
+    let after = start_after(&request.start_after);
+    let found = asked.node.log.read(|state| {
+        let of_folder =
+            state.status(&caller, &path)?.is_some_and(|found| found.kind() == FileKind::Folder);
+        Ok::<_, Error>((of_folder, state.list(&caller, &path, &after, 0)?))
+    })?;
+    let (of_folder, Some(listing)) = found else { return Ok(nothing) };
+    let mut page = DirectoryListingProto::default();
+    let mut locations = 0;
+    for (given, entry) in listing.entries.iter().enumerate() {
+        if locations >= LISTED_LOCATIONS_MAX {
+            let left = listing.remaining + (listing.entries.len() - given) as u64;
+            page.remaining_entries = u32::try_from(left).unwrap_or(u32::MAX);
+            return Ok(GetListingResponseProto { dir_list: Some(page) });
+        }
+        let mut status = file_status(entry, if of_folder { &entry.name } else { "" });
+        if request.need_location && entry.kind() == FileKind::File {
+            let located = super::blocks::locations_of(asked, entry);
+            locations += located.blocks.iter().map(|block| block.locs.len().max(1)).sum::<usize>();
+            status.locations = Some(located);
+        }
+        page.partial_listing.push(status);
+    }
+    page.remaining_entries = u32::try_from(listing.remaining).unwrap_or(u32::MAX);
+    Ok(GetListingResponseProto { dir_list: Some(page) })
 }
 
 /// The name to go on after: clients that list by inode send it with its folder.
@@ -100,12 +114,21 @@ pub async fn mkdirs(asked: Asked, request: MkdirsRequestProto) -> Answered<Mkdir
     let message = granary::MkdirsRequest {
         caller: asked.caller(),
         path: asked.path(&request.src)?.to_string(),
-        mode: request.masked.perm,
+        mode: request.masked.perm & MODE_BITS,
         create_parents: request.create_parent,
         unmasked: request.unmasked.map(|mode| mode.perm),
     };
-    asked.node.mkdirs(message, asked.peer()).await?;
-    // A folder that was there already is as good.
+    match asked.node.mkdirs(message, asked.peer()).await {
+        Ok(_) => {}
+        // A folder that was there already is as good.
+        Err(error) if error.code == Code::AlreadyExists => {
+            let found = status_of(&asked, &request.src)?;
+            if found.is_none_or(|status| status.kind() != FileKind::Folder) {
+                return Err(error.into());
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(MkdirsResponseProto { result: true })
 }
 
@@ -165,4 +188,118 @@ pub async fn delete(asked: Asked, request: DeleteRequestProto) -> Answered<Delet
     };
     let reply = asked.node.delete(message, asked.peer()).await?;
     Ok(DeleteResponseProto { result: reply.deleted })
+}
+
+pub fn get_file_link_info(
+    asked: &Asked,
+    request: GetFileLinkInfoRequestProto,
+) -> Answered<GetFileLinkInfoResponseProto> {
+    let fs = status_of(asked, &request.src)?.map(|status| file_status(&status, ""));
+    Ok(GetFileLinkInfoResponseProto { fs })
+}
+
+/// Nothing is a symbolic link.
+pub fn get_link_target(
+    asked: &Asked,
+    request: GetLinkTargetRequestProto,
+) -> Answered<GetLinkTargetResponseProto> {
+    match status_of(asked, &request.path)? {
+        Some(_) => Err(Failure::java(exceptions::IO, format!("{} is no link", request.path))),
+        None => Err(missing(&request.path).into()),
+    }
+}
+
+pub fn create_symlink(
+    _: &Asked,
+    _: CreateSymlinkRequestProto,
+) -> Answered<CreateSymlinkResponseProto> {
+    Err(Failure::java(exceptions::UNSUPPORTED, "Symlinks not supported"))
+}
+
+/// The folder that encloses a path in one zone: there are no zones.
+pub fn get_enclosing_root(
+    asked: &Asked,
+    request: GetEnclosingRootRequestProto,
+) -> Answered<GetEnclosingRootResponseProto> {
+    let (caller, _) = asked.enter()?;
+    let path = asked.path(request.filename())?;
+    asked.node.log.read(|state| state.status(&caller, &path))?;
+    Ok(GetEnclosingRootResponseProto { enclosing_root_path: Some("/".to_owned()) })
+}
+
+pub fn check_access(
+    asked: &Asked,
+    request: CheckAccessRequestProto,
+) -> Answered<CheckAccessResponseProto> {
+    let (caller, _) = asked.enter()?;
+    let path = asked.path(&request.path)?;
+    // The numbers of FsActionProto are the bits of a mode.
+    let wanted = u16::try_from(request.mode & 7).unwrap_or(0);
+    asked.node.log.read(|state| state.check_access(&caller, &path, wanted))?;
+    Ok(CheckAccessResponseProto {})
+}
+
+pub async fn set_replication(
+    asked: Asked,
+    request: SetReplicationRequestProto,
+) -> Answered<SetReplicationResponseProto> {
+    let message = granary::SetReplicationRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        replication: request.replication,
+    };
+    match asked.node.set_replication(message, asked.peer()).await {
+        Ok(_) => Ok(SetReplicationResponseProto { result: true }),
+        Err(error) if matches!(error.code, Code::NotFound | Code::IsFolder) => {
+            Ok(SetReplicationResponseProto { result: false })
+        }
+        Err(error) => Err(Failure::from(error).with_class(Code::InvalidArgument, exceptions::IO)),
+    }
+}
+
+pub async fn set_permission(
+    asked: Asked,
+    request: SetPermissionRequestProto,
+) -> Answered<SetPermissionResponseProto> {
+    let message = granary::SetPermissionRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        mode: request.permission.perm & MODE_BITS,
+    };
+    asked.node.set_permission(message, asked.peer()).await?;
+    Ok(SetPermissionResponseProto {})
+}
+
+pub async fn set_owner(
+    asked: Asked,
+    request: SetOwnerRequestProto,
+) -> Answered<SetOwnerResponseProto> {
+    let message = granary::SetOwnerRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        owner: request.username.unwrap_or_default(),
+        group: request.groupname.unwrap_or_default(),
+    };
+    asked.node.set_owner(message, asked.peer()).await?;
+    Ok(SetOwnerResponseProto {})
+}
+
+pub async fn set_times(
+    asked: Asked,
+    request: SetTimesRequestProto,
+) -> Answered<SetTimesResponseProto> {
+    let message = granary::SetTimesRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        modified_ns: nanos(request.mtime),
+        accessed_ns: nanos(request.atime),
+    };
+    asked.node.set_times(message, asked.peer()).await?;
+    Ok(SetTimesResponseProto {})
+}
+
+/// Nanoseconds of a time in milliseconds; -1 (as an unsigned number) leaves the time as it is.
+fn nanos(millis: u64) -> Option<i64> {
+    (millis != u64::MAX)
+        .then(|| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000_000))
 }

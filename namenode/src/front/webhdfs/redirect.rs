@@ -19,6 +19,7 @@ use serde_json::json;
 use super::json::host_port;
 use super::{Ask, file_does_not_exist};
 use crate::cluster::datanodes::NodeIndex;
+use crate::cluster::placement::Wanted;
 use crate::front::access::Method;
 
 /// Parameters that are not the DataNode's business, or that are set anew.
@@ -126,7 +127,15 @@ fn any_node(ask: &Ask, block_bytes: u64) -> Result<DatanodeAddress> {
         nodes.filter(|(_, node)| left_out(&node.address)).map(|(index, _)| index).collect()
     });
     let block_bytes = if block_bytes == 0 { ask.node().config.block_bytes } else { block_bytes };
-    let found = ask.node().choose(1, block_bytes, &host(ask).to_string(), &[], &excluded);
+    let found = ask.node().choose(&Wanted {
+        replicas: 1,
+        replicas_min: 1,
+        block_bytes,
+        writer_host: &host(ask).to_string(),
+        favoured: &[],
+        existing: &[],
+        excluded: &excluded,
+    });
     let chosen = found.map_err(|error| Exception::of(error, Verb::Create))?;
     let addresses = ask.node().volatile.cluster(|cluster, _| cluster.addresses(&chosen));
     addresses.into_iter().next().ok_or_else(|| {

@@ -131,7 +131,7 @@ async fn step(log: &Log, model: &mut Model, step: &Step) {
             }
         }
         Step::Append(at, length) => {
-            let op = Op::Append { path: path(at), holder: "h".into() };
+            let op = Op::Append { path: path(at), holder: "h".into(), new_block: false };
             let result = log.propose(request(1, op)).await;
             let Some(Thing::File(old)) = model.get_mut(at) else {
                 assert!(result.is_err(), "{step:?}");

@@ -126,7 +126,7 @@ fn fsync_tells_readers_and_append_goes_on_where_the_file_ends() {
     assert_eq!(world.ok(fsync(50)), Reply::Done);
     assert_eq!(world.status("/f").unwrap().length, 70);
     world.ok(complete("/f", Some(Block { length: 80, ..block })));
-    let append = || Op::Append { path: path("/f"), holder: "h".into() };
+    let append = || Op::Append { path: path("/f"), holder: "h".into(), new_block: false };
     let Reply::Appended { last_block, last_block_offset, .. } = world.ok(append()) else {
         panic!("appended")
     };

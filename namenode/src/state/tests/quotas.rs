@@ -133,7 +133,7 @@ fn a_block_takes_a_whole_one_until_its_length_is_final() {
     assert_eq!(world.used("/q"), (2, 20));
     world.ok(set_quota("/q", Limit::Keep, Limit::Set(25)));
     assert_eq!(world.code(replicate(3)), Code::SpaceQuota);
-    let append = Op::Append { path: path("/q/f"), holder: "h".into() };
+    let append = Op::Append { path: path("/q/f"), holder: "h".into(), new_block: false };
     assert_eq!(world.code(append), Code::SpaceQuota, "its last block becomes a whole one");
     let cut = Op::Truncate { path: path("/q/f"), length: 5, holder: "h".into() };
     assert_eq!(world.code(cut), Code::SpaceQuota, "so does one that is cut inside");
@@ -345,7 +345,8 @@ impl Run {
                 }
             }
             Step::Append(at, length) => {
-                let reply = self.op(Op::Append { path: path(&at), holder: "h".into() });
+                let reply =
+                    self.op(Op::Append { path: path(&at), holder: "h".into(), new_block: false });
                 if let Some(Reply::Appended { last_block, .. }) = reply {
                     self.write(&at, last_block, length, true);
                 }

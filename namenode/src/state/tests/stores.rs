@@ -60,7 +60,7 @@ fn a_published_version_outlives_its_source_and_is_sealed() {
         world.state.store("s").unwrap().versions[&1].tables[0].path,
         "/stores/s/v1/part-0.tbl"
     );
-    let append = Op::Append { path: path("/mine"), holder: "h".into() };
+    let append = Op::Append { path: path("/mine"), holder: "h".into(), new_block: false };
     assert_eq!(world.code(append), Code::PermissionDenied, "another name of the same table");
     for guarded in ["/stores", "/stores/s", "/stores/s/v1/part-0.tbl"] {
         let op = Op::Delete { path: path(guarded), recursive: true };

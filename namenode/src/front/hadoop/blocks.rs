@@ -1,0 +1,347 @@
+//! ClientNamenodeProtocol: files that are written and read. Create, append, blocks, pipelines, leases, locations.
+//!
+//! Lease holders are the clients' names; a file that was opened is named by its number if the client sends it, so that
+//! a rename in the meantime does not matter.
+
+use std::collections::BTreeMap;
+
+use ipc::exceptions;
+use proto::granary::{self, FileKind};
+use proto::hadoop::hdfs::*;
+use proto::{Code, Error, InodeId};
+
+use super::Asked;
+use super::convert::{self, file_status, located_block, located_blocks};
+use super::errors::{Answered, Failure};
+use super::namespace::status_of;
+
+/// Of a new block: not on the writer's own machine, or without regard to where the writer is.
+const NOT_NEAR: [i32; 2] =
+    [AddBlockFlagProto::NoLocalWrite as i32, AddBlockFlagProto::IgnoreClientLocality as i32];
+/// A host that no DataNode has.
+const NO_HOST: &str = "-";
+
+fn has(flags: u32, flag: CreateFlagProto) -> bool {
+    flags & flag as u32 != 0
+}
+
+pub async fn create(asked: Asked, request: CreateRequestProto) -> Answered<CreateResponseProto> {
+    let overwrite = has(request.create_flag, CreateFlagProto::Overwrite);
+    let path = asked.path(&request.src)?;
+    if !has(request.create_flag, CreateFlagProto::Create) {
+        let missing = !overwrite || status_of(&asked, &request.src)?.is_none();
+        if missing {
+            let message = format!("{path} does not exist, and the call is not to create it");
+            return Err(Failure::java(exceptions::FILE_NOT_FOUND, message));
+        }
+    }
+    if let Some(policy) = request.ec_policy_name.as_deref().filter(|name| !name.is_empty()) {
+        return Err(super::erasure::not_enabled(policy));
+    }
+    if request.replication == 0 {
+        let message = format!("{path}: replication 0 is less than the least, 1");
+        return Err(Failure::java(exceptions::IO, message));
+    }
+    let message = granary::CreateRequest {
+        caller: asked.caller(),
+        path: path.to_string(),
+        holder: request.client_name,
+        mode: request.masked.perm & convert::MODE_BITS,
+        unmasked: request.unmasked.map(|mode| mode.perm & convert::MODE_BITS),
+        overwrite,
+        create_parents: request.create_parent,
+        replication: request.replication,
+        block_bytes: request.block_size,
+    };
+    let reply = asked.node.create(message, asked.peer()).await?;
+    Ok(CreateResponseProto { fs: reply.status.map(|status| file_status(&status, "")) })
+}
+
+pub async fn append(asked: Asked, request: AppendRequestProto) -> Answered<AppendResponseProto> {
+    let message = granary::AppendRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        new_block: has(request.flag(), CreateFlagProto::NewBlock),
+        holder: request.client_name,
+    };
+    let reply = asked.node.append(message, asked.peer()).await.map_err(|error| {
+        Failure::from(error).with_class(Code::IsFolder, exceptions::ALREADY_EXISTS)
+    })?;
+    let pool_id = &asked.node.pool_id;
+    Ok(AppendResponseProto {
+        block: reply.last_block.map(|block| located_block(pool_id, &block)),
+        stat: reply.status.map(|status| file_status(&status, "")),
+    })
+}
+
+pub async fn truncate(
+    asked: Asked,
+    request: TruncateRequestProto,
+) -> Answered<TruncateResponseProto> {
+    let message = granary::TruncateRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        length: request.new_length,
+        holder: request.client_name,
+    };
+    let reply = asked.node.truncate(message, asked.peer()).await?;
+    Ok(TruncateResponseProto { result: reply.done })
+}
+
+pub async fn add_block(
+    asked: Asked,
+    request: AddBlockRequestProto,
+) -> Answered<AddBlockResponseProto> {
+    let far = request.flags.iter().any(|flag| NOT_NEAR.contains(flag));
+    let message = granary::AddBlockRequest {
+        caller: asked.caller(),
+        path: open_path(&asked, &request.src, request.file_id())?,
+        inode: request.file_id(),
+        holder: request.client_name,
+        previous: request.previous.map(|block| convert::block(&block).into()),
+        excluded: uuids(request.exclude_nodes),
+        client_host: if far { NO_HOST.to_owned() } else { String::new() },
+        favoured: favoured(&asked, &request.favored_nodes),
+    };
+    let block = asked.node.add_block(message, asked.peer()).await?;
+    Ok(AddBlockResponseProto { block: located_block(&asked.node.pool_id, &block) })
+}
+
+/// The path of an open file. Named by its number, the path is for messages alone: it may be anything.
+fn open_path(asked: &Asked, path: &str, inode: u64) -> Answered<String> {
+    match asked.path(path) {
+        Ok(path) => Ok(path.to_string()),
+        Err(error) if error.code == Code::NotFound && inode == 0 => {
+            Err(Error::new(Code::LeaseExpired, error.message).into())
+        }
+        Err(error) if error.code == Code::NotFound => Ok("/".to_owned()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn uuids(nodes: Vec<DatanodeInfoProto>) -> Vec<String> {
+    nodes.into_iter().map(|node| node.id.datanode_uuid).collect()
+}
+
+/// The uuids of DataNodes that a client names by host and port.
+fn favoured(asked: &Asked, names: &[String]) -> Vec<String> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let by_name: BTreeMap<String, String> = asked.node.volatile.cluster(|cluster, _| {
+        let name = |(_, node): (_, &crate::cluster::datanodes::Datanode)| {
+            let at = &node.address;
+            (format!("{}:{}", at.host, at.data_port), at.uuid.clone())
+        };
+        cluster.datanodes.living_nodes().map(name).collect()
+    });
+    names.iter().filter_map(|name| by_name.get(name).cloned()).collect()
+}
+
+pub async fn abandon_block(
+    asked: Asked,
+    request: AbandonBlockRequestProto,
+) -> Answered<AbandonBlockResponseProto> {
+    let message = granary::AbandonBlockRequest {
+        caller: asked.caller(),
+        path: open_path(&asked, &request.src, request.file_id())?,
+        inode: request.file_id(),
+        holder: request.holder,
+        block: Some(convert::block(&request.b).into()),
+    };
+    asked.node.abandon_block(message, asked.peer()).await?;
+    Ok(AbandonBlockResponseProto {})
+}
+
+pub async fn get_additional_datanode(
+    asked: Asked,
+    request: GetAdditionalDatanodeRequestProto,
+) -> Answered<GetAdditionalDatanodeResponseProto> {
+    let message = granary::GetAdditionalDatanodeRequest {
+        caller: asked.caller(),
+        path: open_path(&asked, &request.src, request.file_id())?,
+        inode: request.file_id(),
+        holder: request.client_name,
+        block: Some(convert::block(&request.blk).into()),
+        existing: uuids(request.existings),
+        excluded: uuids(request.excludes),
+        wanted: request.num_additional_nodes,
+    };
+    let block = asked.node.get_additional_datanode(message, asked.peer()).await?;
+    Ok(GetAdditionalDatanodeResponseProto { block: located_block(&asked.node.pool_id, &block) })
+}
+
+pub async fn update_block_for_pipeline(
+    asked: Asked,
+    request: UpdateBlockForPipelineRequestProto,
+) -> Answered<UpdateBlockForPipelineResponseProto> {
+    let message = granary::UpdateBlockForPipelineRequest {
+        caller: asked.caller(),
+        block: Some(convert::block(&request.block).into()),
+        holder: request.client_name,
+    };
+    let block = asked.node.update_block_for_pipeline(message, asked.peer()).await?;
+    Ok(UpdateBlockForPipelineResponseProto { block: located_block(&asked.node.pool_id, &block) })
+}
+
+pub async fn update_pipeline(
+    asked: Asked,
+    request: UpdatePipelineRequestProto,
+) -> Answered<UpdatePipelineResponseProto> {
+    let message = granary::UpdatePipelineRequest {
+        caller: asked.caller(),
+        holder: request.client_name,
+        old_block: Some(convert::block(&request.old_block).into()),
+        new_block: Some(convert::block(&request.new_block).into()),
+        datanodes: request.new_nodes.into_iter().map(|node| node.datanode_uuid).collect(),
+    };
+    asked.node.update_pipeline(message, asked.peer()).await?;
+    Ok(UpdatePipelineResponseProto {})
+}
+
+pub async fn fsync(asked: Asked, request: FsyncRequestProto) -> Answered<FsyncResponseProto> {
+    let message = granary::FsyncRequest {
+        caller: asked.caller(),
+        path: open_path(&asked, &request.src, request.file_id())?,
+        inode: request.file_id(),
+        // -1: the length is not told.
+        last_block_length: u64::try_from(request.last_block_length()).unwrap_or(0),
+        holder: request.client,
+    };
+    asked.node.fsync(message, asked.peer()).await?;
+    Ok(FsyncResponseProto {})
+}
+
+pub async fn complete(
+    asked: Asked,
+    request: CompleteRequestProto,
+) -> Answered<CompleteResponseProto> {
+    let message = granary::CompleteRequest {
+        caller: asked.caller(),
+        path: open_path(&asked, &request.src, request.file_id())?,
+        inode: request.file_id(),
+        holder: request.client_name,
+        last: request.last.map(|block| convert::block(&block).into()),
+    };
+    let reply = asked.node.complete(message, asked.peer()).await?;
+    Ok(CompleteResponseProto { result: reply.completed })
+}
+
+pub async fn report_bad_blocks(
+    asked: Asked,
+    request: ReportBadBlocksRequestProto,
+) -> Answered<ReportBadBlocksResponseProto> {
+    let bad = |located: LocatedBlockProto| {
+        let block = convert::block(&located.b).into();
+        located.locs.into_iter().map(move |node| granary::BadReplica {
+            block: Some(block),
+            datanode: node.id.datanode_uuid,
+        })
+    };
+    let message = granary::ReportBadBlocksRequest {
+        caller: asked.caller(),
+        replicas: request.blocks.into_iter().flat_map(bad).collect(),
+    };
+    asked.node.report_bad_blocks(message, asked.peer()).await?;
+    Ok(ReportBadBlocksResponseProto {})
+}
+
+pub async fn renew_lease(
+    asked: Asked,
+    request: RenewLeaseRequestProto,
+) -> Answered<RenewLeaseResponseProto> {
+    let message =
+        granary::RenewLeaseRequest { caller: asked.caller(), holder: request.client_name };
+    asked.node.renew_lease(message, asked.peer()).await?;
+    Ok(RenewLeaseResponseProto {})
+}
+
+pub async fn recover_lease(
+    asked: Asked,
+    request: RecoverLeaseRequestProto,
+) -> Answered<RecoverLeaseResponseProto> {
+    let message = granary::RecoverLeaseRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        holder: request.client_name,
+    };
+    let reply = asked.node.recover_lease(message, asked.peer()).await?;
+    Ok(RecoverLeaseResponseProto { result: reply.closed })
+}
+
+pub fn is_file_closed(
+    asked: &Asked,
+    request: IsFileClosedRequestProto,
+) -> Answered<IsFileClosedResponseProto> {
+    let status = existing_file(asked, &request.src)?;
+    Ok(IsFileClosedResponseProto { result: !status.open_for_write })
+}
+
+pub fn get_preferred_block_size(
+    asked: &Asked,
+    request: GetPreferredBlockSizeRequestProto,
+) -> Answered<GetPreferredBlockSizeResponseProto> {
+    let status = existing_file(asked, &request.filename)?;
+    Ok(GetPreferredBlockSizeResponseProto { bsize: status.block_bytes })
+}
+
+fn existing_file(asked: &Asked, path: &str) -> Answered<granary::FileStatus> {
+    match status_of(asked, path)? {
+        Some(status) if status.kind() == FileKind::File => Ok(status),
+        Some(_) => {
+            Err(Failure::java(exceptions::FILE_NOT_FOUND, format!("Path is not a file: {path}")))
+        }
+        None => {
+            Err(Failure::java(exceptions::FILE_NOT_FOUND, format!("File does not exist: {path}")))
+        }
+    }
+}
+
+pub fn get_block_locations(
+    asked: &Asked,
+    request: GetBlockLocationsRequestProto,
+) -> Answered<GetBlockLocationsResponseProto> {
+    let message = granary::GetBlockLocationsRequest {
+        caller: asked.caller(),
+        path: asked.path(&request.src)?.to_string(),
+        offset: request.offset,
+        length: request.length,
+    };
+    let located = asked.node.get_block_locations(message, asked.peer())?;
+    let locations = Some(located_blocks(&asked.node.pool_id, &located));
+    Ok(GetBlockLocationsResponseProto { locations })
+}
+
+pub fn get_located_file_info(
+    asked: &Asked,
+    request: GetLocatedFileInfoRequestProto,
+) -> Answered<GetLocatedFileInfoResponseProto> {
+    let Some(status) = status_of(asked, request.src())? else {
+        return Ok(GetLocatedFileInfoResponseProto { fs: None });
+    };
+    let mut fs = file_status(&status, "");
+    if status.kind() == FileKind::File {
+        fs.locations = Some(locations_of(asked, &status));
+    }
+    Ok(GetLocatedFileInfoResponseProto { fs: Some(fs) })
+}
+
+/// All blocks of a file, for a listing: no permission on the file itself is needed.
+pub fn locations_of(asked: &Asked, status: &granary::FileStatus) -> LocatedBlocksProto {
+    let blocks = asked.node.log.read(|state| state.blocks_of_inode(InodeId(status.inode)));
+    let host = super::super::node::host_of(asked.peer());
+    let mut offset = 0;
+    let mut located = granary::LocatedBlocks {
+        status: Some(status.clone()),
+        under_construction: status.open_for_write,
+        last_block_complete: true,
+        ..Default::default()
+    };
+    for info in &blocks {
+        located.last_block_complete = info.state == crate::op::BlockState::Complete;
+        located.blocks.push(asked.node.located(offset, info, &host));
+        offset += info.length;
+    }
+    located.last_block = located.blocks.last().cloned();
+    located_blocks(&asked.node.pool_id, &located)
+}

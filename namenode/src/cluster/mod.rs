@@ -413,6 +413,14 @@ impl Cluster {
         (self.addresses(&found.nodes), found.corrupt)
     }
 
+    /// Nodes that are not dead and hold a good replica, or, if there is none, those with damaged ones: the flag
+    /// says so.
+    pub fn live_locations(&self, id: BlockId, truth: &BlockTruth) -> (Vec<DatanodeAddress>, bool) {
+        let mut found = self.replicas.locations(id, truth);
+        found.nodes.retain(|&node| self.datanodes.get(node).liveness != Liveness::Dead);
+        (self.addresses(&found.nodes), found.corrupt)
+    }
+
     /// Someone found a node's replica damaged. Ignored if the node holds no such replica.
     pub fn bad_replica(
         &mut self,

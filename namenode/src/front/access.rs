@@ -101,6 +101,7 @@ methods! {
     SetSafeMode = "Admin.SetSafeMode", Superuser, false;
     SetQuota = "Admin.SetQuota", User, true;
     GetQuotaUsage = "Hadoop.GetQuotaUsage", User, false;
+    Fsck = "Http.Fsck", User, false;
     ListQuotas = "Admin.ListQuotas", Superuser, false;
     CheckAccess = "Hadoop.CheckAccess", User, false;
     CreateSymlink = "Hadoop.CreateSymlink", User, true;

@@ -1,5 +1,5 @@
-//! The HTTP port: a page for people, JSON for scripts, text for Prometheus, and WebHDFS. But for WebHDFS, it changes
-//! nothing.
+//! The HTTP port: a page for people, JSON for scripts, text for Prometheus, WebHDFS and fsck. But for WebHDFS, and fsck when
+//! it is told to, it changes nothing.
 //!
 //! | path | gives |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `/status` | the cluster as JSON |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz` | `ok`; 503 when the log has failed |
+//! | `/fsck` | a check of files, as HDFS's `fsck` prints it (see `fsck`) |
 //! | `/webhdfs/v1` | the namespace: [`super::webhdfs`] |
 
 use std::fmt::Write;
@@ -23,6 +24,7 @@ use proto::granary::{ClusterStatus, DatanodeStatus};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use super::fsck;
 use super::metrics::sample;
 use super::node::Node;
 use super::stop::Stop;
@@ -41,6 +43,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, mut stop: Stop) {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
+        .route("/fsck", get(fsck::page::fsck))
         .with_state(Arc::clone(&node))
         .merge(webhdfs::router(node));
     let port = Port::new(listener, CONNECTIONS_MAX, SILENCE_MAX);

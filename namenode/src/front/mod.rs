@@ -10,6 +10,7 @@
 //! | [`quotas`] | quotas, sums over trees |
 //! | [`attributes`] | extended attributes, access control lists, storage policies, concat |
 //! | [`admin`] | status and safe mode |
+//! | [`fsck`] | checking files |
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
 //! | [`webhdfs`] | the namespace over HTTP |
@@ -24,6 +25,7 @@ pub mod attributes;
 pub mod blocks;
 pub mod catalogue;
 pub mod datanodes;
+pub mod fsck;
 pub mod hadoop;
 pub mod http;
 pub mod leases;

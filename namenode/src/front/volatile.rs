@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use proto::{BlockId, Txid};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
+use super::fsck::CHECKS_MAX;
 use super::metrics::Metrics;
 use crate::cluster::datanodes::NodeIndex;
 use crate::cluster::replicas::BlockTruth;
@@ -38,6 +39,8 @@ pub struct Volatile {
     catalogue: watch::Sender<u64>,
     /// Something may be for the controller, or a lease, to decide.
     pub decide: Notify,
+    /// One permit per check of files.
+    pub checks: Arc<Semaphore>,
 }
 
 impl Volatile {
@@ -53,6 +56,7 @@ impl Volatile {
             waiting: AtomicUsize::new(0),
             catalogue: watch::Sender::new(0),
             decide: Notify::new(),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
         }
     }
 

@@ -80,6 +80,14 @@ impl State {
         !is_member && grants(mode, wanted)
     }
 
+    /// The caller must be able to list it, if it is a folder.
+    pub(crate) fn demand_listing(&self, caller: &Caller, slot: u32, path: &FsPath) -> Result<()> {
+        if self.inodes.get(slot).is_folder() {
+            self.demand(caller, slot, READ | EXECUTE, path)?;
+        }
+        Ok(())
+    }
+
     /// [`State::may`] as an error that tells what was missing on what. `path` is what was asked for: the inode's own,
     /// or one below.
     pub(crate) fn demand(

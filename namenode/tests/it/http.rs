@@ -22,7 +22,7 @@ async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
     tokio::time::timeout(WAIT, talked).await.expect("the connection is closed")
 }
 
-async fn get(addr: SocketAddr, path: &str) -> String {
+pub async fn get(addr: SocketAddr, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     exchange(addr, request.as_bytes()).await
 }

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod datanode;
+mod fsck;
 mod http;
 mod lifecycle;
 mod names;

@@ -43,6 +43,7 @@ use proto::{Code, Error, FsPath, InodeId, Result, granary};
 use super::access::Method;
 use super::node::Node;
 use crate::op::{CallId, Caller, Op, Reply};
+pub(super) use convert::storage_id;
 use errors::{Answered, Failure};
 
 /// The protocol of HDFS's clients.

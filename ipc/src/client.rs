@@ -30,6 +30,8 @@ use crate::wire::{self, CLIENT_ID_BYTES, Malformed, NO_CALL};
 
 /// Bytes read at once, and kept free for the next read.
 const READ_BYTES: usize = 32 << 10;
+/// With as many calls in flight, callers leave it to the writer to send what all of them have.
+const SHARED_WRITE_CALLS: usize = 4;
 /// An output buffer that grew beyond this is given back when it is empty.
 const OUTPUT_BYTES_KEPT: usize = 256 << 10;
 
@@ -203,7 +205,13 @@ impl Shared {
         assert!(before.is_none(), "call {} is in flight already", id.call_id);
         encode(&mut state.output);
         if !state.writing {
-            self.write_now(state);
+            if state.waiting.len() < SHARED_WRITE_CALLS {
+                self.write_now(state);
+            } else {
+                state.writing = true;
+                drop(state);
+                self.unwritten.notify_one();
+            }
         }
         Ok(Place { shared: self, call_id: id.call_id })
     }
@@ -335,6 +343,8 @@ async fn write(shared: Arc<Shared>, ping_interval: Duration) {
             }
             continue;
         }
+        // Who runs now may have more to send: it goes with the rest.
+        tokio::task::yield_now().await;
         if let Err(error) = shared.stream.writable().await {
             shared.lose(&format!("write to the server: {error}"));
             return;

@@ -112,6 +112,9 @@ impl Cluster {
             let deadline_ms = now_ms.saturating_add(took_ms);
             let pending = Pending { deadline_ms, source: Some(source) };
             self.repairs.pending.insert(id.0, pending);
+        } else {
+            // Perhaps every node holds it, in whatever state: what is bad makes room.
+            self.settle_block(id, &truth);
         }
     }
 

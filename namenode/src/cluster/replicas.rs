@@ -421,6 +421,11 @@ impl Replicas {
         self.pipelines.remove(&id.0);
         let odd: Vec<(u16, Odd)> = self.odd_of(id).collect();
         for (node, odd) in odd {
+            if odd.state == OddState::BeingWritten && odd.stamp < truth.stamp.0 {
+                // A pipeline that went on without it, or a recovery, has left it behind.
+                self.odd.insert((id.0, node), Odd { state: OddState::Finalized, ..odd });
+                continue;
+            }
             if odd.state != OddState::Finalized || odd.stamp != truth.stamp.0 {
                 continue;
             }
@@ -620,6 +625,11 @@ fn judge(replica: &Reported, truth: &BlockTruth, known_corrupt: bool) -> (Option
     match replica.state {
         _ if known_corrupt => (odd(OddState::Corrupt), Verdict::Bad),
         ReplicaState::Corrupt => (odd(OddState::Corrupt), Verdict::Bad),
+        // Nobody writes these on: the block was completed without them.
+        ReplicaState::WaitingRecovery if truth.complete => (odd(OddState::Finalized), Verdict::Bad),
+        ReplicaState::BeingWritten if truth.complete && replica.stamp < truth.stamp => {
+            (odd(OddState::Finalized), Verdict::Bad)
+        }
         ReplicaState::BeingWritten | ReplicaState::WaitingRecovery => {
             (odd(OddState::BeingWritten), Verdict::Noted)
         }

@@ -370,3 +370,37 @@ proptest::proptest! {
         proptest::prop_assert_eq!(others, blocks.len() as u64);
     }
 }
+
+#[test]
+fn replicas_that_a_pipeline_left_behind_make_room_for_copies() {
+    let settled = BlockTruth { stamp: GenerationStamp(2), ..done(3) };
+    for state in [ReplicaState::BeingWritten, ReplicaState::WaitingRecovery] {
+        let mut world = World::new(&[(1, settled)]);
+        let nodes: Vec<_> = (1..=4).map(|number| world.attach(0, number)).collect();
+        let good = Reported { stamp: GenerationStamp(2), ..has(1) };
+        let behind = Reported { state, ..has(1) };
+        for (at, replica) in nodes.iter().zip([good, good, behind, behind]) {
+            world.report(at, &[&[replica]]);
+        }
+        world.with(|c, truth| c.tick(0, truth));
+        let deleted = world.commands(&nodes[2]).invalidate;
+        assert_eq!(deleted.len(), 1, "{state:?}: every node holds it, so that no copy has a place");
+    }
+}
+
+#[test]
+fn what_was_being_written_under_an_older_stamp_is_bad_once_the_block_is_settled() {
+    let open = BlockTruth { complete: false, ..done(2) };
+    let mut world = World::new(&[(1, open)]);
+    let nodes: Vec<_> = (1..=3).map(|number| world.attach(0, number)).collect();
+    let writing = Reported { state: ReplicaState::BeingWritten, ..has(1) };
+    for at in &nodes {
+        world.report(at, &[&[writing]]);
+    }
+    world.set(1, Some(BlockTruth { stamp: GenerationStamp(2), ..done(2) }));
+    let good = Reported { stamp: GenerationStamp(2), ..has(1) };
+    world.change(&nodes[0], good);
+    world.change(&nodes[1], good);
+    world.with(|c, truth| c.tick(0, truth));
+    assert_eq!(world.commands(&nodes[2]).invalidate.len(), 1);
+}

@@ -27,7 +27,7 @@
 //! Always holds: [`State::apply`] is the only way to change anything; it depends on nothing but the state and the
 //! request, so that replaying the journal gives the same state. No IO, no clock, no randomness.
 
-mod attributes;
+pub(crate) mod attributes;
 pub(crate) mod catalogue;
 mod concat;
 mod files;

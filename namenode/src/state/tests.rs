@@ -1,5 +1,8 @@
 //! The rules of the namespace, one claim per test.
 
+mod acls;
+mod attributes;
+mod concat;
 mod files;
 mod names;
 mod quotas;

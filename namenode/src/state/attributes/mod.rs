@@ -20,9 +20,6 @@ mod acls;
 mod policies;
 mod xattrs;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -112,7 +109,7 @@ pub(crate) struct Attributes {
     pub(super) records: Slab<Attached>,
     slots: BTreeMap<u32, u32>,
     /// Every list that is in use, once.
-    acls: BTreeSet<Arc<Acl>>,
+    pub(super) acls: BTreeSet<Arc<Acl>>,
     /// Inodes with a storage policy of their own: with none, nobody looks for an inherited one.
     policies: usize,
 }

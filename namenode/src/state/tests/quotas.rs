@@ -14,7 +14,7 @@ fn set_quota(text: &str, names: Limit, space: Limit) -> Op {
     Op::Quota(QuotaOp::Set { path: path(text), names, space, storage: None })
 }
 
-fn file(text: &str) -> FileRef {
+pub(super) fn file(text: &str) -> FileRef {
     FileRef { path: path(text), inode: None }
 }
 
@@ -24,7 +24,7 @@ impl World {
         (used.names, used.space)
     }
 
-    fn block(&mut self, text: &str, previous: Option<Block>) -> proto::Result<Block> {
+    pub(super) fn block(&mut self, text: &str, previous: Option<Block>) -> proto::Result<Block> {
         let op = Op::AddBlock { file: file(text), holder: "h".into(), previous };
         match self.run(&root(), op)? {
             Reply::BlockAllocated { block, .. } => Ok(block),
@@ -69,7 +69,7 @@ impl State {
     }
 
     /// The state as a checkpoint gives it back.
-    fn reloaded(&mut self) -> State {
+    pub(super) fn reloaded(&mut self) -> State {
         let sections = self.freeze(Side::A);
         let mut loaded = State::blank();
         for kind in PageKind::ALL {
@@ -255,6 +255,7 @@ enum Step {
     Truncate(String, u64),
     Rename(String, String, bool),
     Link(String, String),
+    Concat(String, String),
     Delete(String),
     Replicate(String, u32),
     Quota(String, Option<u64>, Option<u64>),
@@ -275,6 +276,7 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (paths(), 0u64..9000).prop_map(|(p, l)| Step::Truncate(p, l)),
         6 => (paths(), paths(), any::<bool>()).prop_map(|(a, b, r)| Step::Rename(a, b, r)),
         4 => (paths(), paths()).prop_map(|(a, b)| Step::Link(a, b)),
+        4 => (paths(), paths()).prop_map(|(a, b)| Step::Concat(a, b)),
         3 => paths().prop_map(Step::Delete),
         2 => (paths(), 1u32..5).prop_map(|(p, r)| Step::Replicate(p, r)),
         4 => (paths(), limit(), limit()).prop_map(|(p, n, s)| Step::Quota(p, n, s)),
@@ -360,6 +362,9 @@ impl Run {
             }
             Step::Link(a, b) => {
                 self.op(Op::Link { source: path(&a), target: path(&b) });
+            }
+            Step::Concat(at, source) => {
+                self.op(Op::Concat { target: path(&at), sources: vec![path(&source)] });
             }
             Step::Delete(at) => {
                 self.op(delete(&at, true));

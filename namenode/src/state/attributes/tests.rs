@@ -1,1 +1,0 @@
-//! Attributes: rules, one claim per test.

@@ -102,6 +102,14 @@ methods! {
     SetQuota = "Admin.SetQuota", User, true;
     GetQuotaUsage = "Hadoop.GetQuotaUsage", User, false;
     Fsck = "Http.Fsck", User, false;
+    GetDatanodeReport = "Hadoop.GetDatanodeReport", Superuser, false;
+    ListCorruptFileBlocks = "Hadoop.ListCorruptFileBlocks", Superuser, false;
+    GetSafeMode = "Hadoop.GetSafeMode", User, false;
+    SaveNamespace = "Admin.SaveNamespace", Superuser, false;
+    NameNodeAdmin = "Hadoop.NameNodeAdmin", Superuser, false;
+    GetUpgradeStatus = "Hadoop.GetUpgradeStatus", User, false;
+    CheckFiles = "Admin.CheckFiles", User, false;
+    ListOpenFiles = "Admin.ListOpenFiles", Superuser, false;
     ListQuotas = "Admin.ListQuotas", Superuser, false;
     CheckAccess = "Hadoop.CheckAccess", User, false;
     CreateSymlink = "Hadoop.CreateSymlink", User, true;
@@ -156,7 +164,7 @@ impl Access {
         if method.who() == Who::Superuser && !caller.superuser {
             return Err(Error::new(
                 Code::PermissionDenied,
-                format!("{} is for superusers, {} is none", method.name(), caller.user),
+                format!("Access denied for user {}. Superuser privilege is required", caller.user),
             ));
         }
         Ok((caller, call_id))

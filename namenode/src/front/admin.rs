@@ -6,7 +6,7 @@ use std::time::Instant;
 use proto::granary::admin_server::Admin;
 use proto::granary::set_safe_mode_request::Action;
 use proto::granary::*;
-use proto::{Code, Error, Result};
+use proto::{Code, Error, Result, Txid};
 use tonic::{Request, Response, Status};
 
 use super::access::Method;
@@ -59,23 +59,10 @@ impl Node {
     /// The status of the whole cluster.
     pub fn status(&self) -> ClusterStatus {
         let last_txid = self.log.read(State::txid).0;
-        let (safe_mode, safe_mode_reason, datanodes) = self.volatile.cluster(|cluster, now_ms| {
-            let describe =
-                |(index, node): (_, &crate::cluster::datanodes::Datanode)| DatanodeStatus {
-                    address: Some(node.address.clone()),
-                    alive: node.liveness != Liveness::Dead,
-                    last_heartbeat_ms_ago: now_ms.saturating_sub(node.last_heard_ms),
-                    volumes: node.volumes.clone(),
-                    replicas: cluster.replicas.held_by(index),
-                    active_transfers: node.active_transfers,
-                    software_version: node.software_version.clone(),
-                };
-            (
-                cluster.safemode.is_on(),
-                cluster.safemode_reason(),
-                cluster.datanodes.iter().map(describe).collect(),
-            )
-        });
+        let datanodes = self.datanode_statuses();
+        let (safe_mode, safe_mode_reason) = self
+            .volatile
+            .cluster(|cluster, _| (cluster.safemode.is_on(), cluster.safemode_reason()));
         ClusterStatus {
             cluster_id: self.cluster_id.clone(),
             pool_id: self.pool_id.clone(),
@@ -92,7 +79,33 @@ impl Node {
         }
     }
 
-    fn set_safe_mode(&self, message: SetSafeModeRequest) -> Result<SetSafeModeReply> {
+    /// Every DataNode, in the order in which they came.
+    pub(super) fn datanode_statuses(&self) -> Vec<DatanodeStatus> {
+        self.volatile.cluster(|cluster, now_ms| {
+            let describe =
+                |(index, node): (_, &crate::cluster::datanodes::Datanode)| DatanodeStatus {
+                    address: Some(node.address.clone()),
+                    alive: node.liveness != Liveness::Dead,
+                    last_heartbeat_ms_ago: now_ms.saturating_sub(node.last_heard_ms),
+                    volumes: node.volumes.clone(),
+                    replicas: cluster.replicas.held_by(index),
+                    active_transfers: node.active_transfers,
+                    software_version: node.software_version.clone(),
+                };
+            cluster.datanodes.iter().map(describe).collect()
+        })
+    }
+
+    /// Writes a checkpoint, in safe mode alone, as HDFS does it. Errors: `InvalidArgument` out of safe mode.
+    pub(super) async fn save_namespace(&self) -> Result<Txid> {
+        if !self.volatile.cluster(|cluster, _| cluster.safemode.is_on()) {
+            let message = "Safe mode should be turned ON in order to create namespace image.";
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+        Ok(self.log.checkpoint().await?.txid)
+    }
+
+    pub(super) fn set_safe_mode(&self, message: SetSafeModeRequest) -> Result<SetSafeModeReply> {
         let (caller, _) = self.enter(Method::SetSafeMode, message.caller.clone())?;
         let action = message.action();
         let safe_mode = self.volatile.cluster(|cluster, _| {

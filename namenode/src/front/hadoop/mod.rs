@@ -19,6 +19,7 @@
 //!
 //! Always holds: every call is counted under its [`Method`]; a message that is none is an error, not a panic.
 
+mod admin;
 mod attributes;
 mod blocks;
 mod convert;
@@ -156,6 +157,20 @@ methods! { client_protocol:
     "recoverLease" => later RecoverLease Other blocks::recover_lease;
     "reportBadBlocks" => later ReportBadBlocks Other blocks::report_bad_blocks;
     // Erasure coding.
+    "getDatanodeReport" => now GetDatanodeReport Other admin::get_datanode_report;
+    "getDatanodeStorageReport" => now GetDatanodeReport Other admin::get_datanode_storage_report;
+    "getSlowDatanodeReport" => now GetDatanodeReport Other admin::get_slow_datanode_report;
+    "refreshNodes" => now NameNodeAdmin Other admin::refresh_nodes;
+    "setBalancerBandwidth" => now NameNodeAdmin Other admin::set_balancer_bandwidth;
+    "listCorruptFileBlocks" => later ListCorruptFileBlocks Other admin::list_corrupt_file_blocks;
+    "setSafeMode" => now GetSafeMode Other admin::set_safe_mode;
+    "saveNamespace" => later SaveNamespace Other admin::save_namespace;
+    "rollEdits" => now NameNodeAdmin Other admin::roll_edits;
+    "restoreFailedStorage" => now NameNodeAdmin Other admin::restore_failed_storage;
+    "metaSave" => now NameNodeAdmin Other admin::meta_save;
+    "finalizeUpgrade" => now NameNodeAdmin Other admin::finalize_upgrade;
+    "upgradeStatus" => now GetUpgradeStatus Other admin::upgrade_status;
+    "rollingUpgrade" => now GetUpgradeStatus Other admin::rolling_upgrade;
     "getErasureCodingPolicies" => now ErasureCodingRead Other erasure::get_policies;
     "getErasureCodingCodecs" => now ErasureCodingRead Other erasure::get_codecs;
     "getErasureCodingPolicy" => now ErasureCodingRead Other erasure::get_policy;

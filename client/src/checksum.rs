@@ -1,4 +1,4 @@
-//! The checksum of a whole file, as HDFS computes it: MD5 over the blocks' MD5s over their chunks' CRC32Cs.
+//! The checksum of a whole file, as HDFS computes it: MD5 over the blocks' MD5s over their chunks' CRCs.
 //!
 //! Each block's MD5 comes from one of its DataNodes (op 85), which has the chunk checksums at hand. HDFS takes the
 //! outer MD5 over its whole buffer, which is filled up with zeros to the next power of two, 32 at least; so do we,
@@ -9,7 +9,8 @@ use std::fmt;
 use md5::{Digest, Md5};
 use proto::granary::{DatanodeAddress, LocatedBlock};
 use proto::hadoop::hdfs::{
-    BlockChecksumOptionsProto, OpBlockChecksumProto, OpBlockChecksumResponseProto,
+    BlockChecksumOptionsProto, ChecksumTypeProto, OpBlockChecksumProto,
+    OpBlockChecksumResponseProto,
 };
 use proto::{Code, Error, FsPath, Result};
 use tokio::io::AsyncWriteExt;
@@ -28,6 +29,8 @@ pub struct FileChecksum {
     pub bytes_per_crc: u32,
     /// CRCs of a whole block; 0 if the file has one block.
     pub crcs_per_block: u64,
+    /// The chunks' CRC: `CRC32` or `CRC32C`. HDFS says `CRC32` of an empty file.
+    pub crc: &'static str,
     /// The outer MD5.
     pub md5: [u8; 16],
 }
@@ -35,8 +38,7 @@ pub struct FileChecksum {
 impl FileChecksum {
     /// HDFS's name of the function.
     pub fn algorithm(&self) -> String {
-        let crc = if self.bytes_per_crc == 0 { "CRC32" } else { "CRC32C" };
-        format!("MD5-of-{}MD5-of-{}{crc}", self.crcs_per_block, self.bytes_per_crc)
+        format!("MD5-of-{}MD5-of-{}{}", self.crcs_per_block, self.bytes_per_crc, self.crc)
     }
 
     /// The MD5 in hexadecimal.
@@ -64,25 +66,39 @@ pub(crate) async fn of_file(fs: &Fs, path: &FsPath) -> Result<FileChecksum> {
     let reader = fs.open(path).await?;
     let blocks = reader.all_blocks().await?;
     let mut digests = Vec::with_capacity(16 * blocks.len());
-    let (mut bytes_per_crc, mut crcs_per_block) = (0, 0);
+    let (mut bytes_per_crc, mut crcs_per_block, mut crc) = (0, 0, "CRC32");
     for (index, located) in blocks.iter().enumerate() {
         let sum = of_block(fs, path, located).await?;
         digests.extend_from_slice(&sum.block_checksum);
+        let crc_of_block = crc_name(path, &sum)?;
         if index == 0 {
+            crc = crc_of_block;
             bytes_per_crc = sum.bytes_per_crc;
             crcs_per_block = if blocks.len() > 1 { sum.crc_per_block } else { 0 };
         }
-        if sum.bytes_per_crc != bytes_per_crc {
+        if (sum.bytes_per_crc, crc_of_block) != (bytes_per_crc, crc) {
             return Err(Error::new(
                 Code::Unsupported,
                 format!(
-                    "{path}: blocks of {bytes_per_crc} and {} bytes per CRC",
+                    "{path}: blocks of {bytes_per_crc} bytes per {crc} and of {} per {crc_of_block}",
                     sum.bytes_per_crc
                 ),
             ));
         }
     }
-    Ok(FileChecksum { bytes_per_crc, crcs_per_block, md5: outer_md5(digests) })
+    Ok(FileChecksum { bytes_per_crc, crcs_per_block, crc, md5: outer_md5(digests) })
+}
+
+/// What the chunks' CRC is called. A DataNode that does not say has the default.
+fn crc_name(path: &FsPath, sum: &OpBlockChecksumResponseProto) -> Result<&'static str> {
+    match sum.crc_type.map_or(Ok(ChecksumTypeProto::ChecksumCrc32c), TryFrom::try_from) {
+        Ok(ChecksumTypeProto::ChecksumCrc32c) => Ok("CRC32C"),
+        Ok(ChecksumTypeProto::ChecksumCrc32) => Ok("CRC32"),
+        _ => Err(Error::new(
+            Code::Unsupported,
+            format!("{path}: a block was written without checksums (type {:?})", sum.crc_type),
+        )),
+    }
 }
 
 fn outer_md5(mut digests: Vec<u8>) -> [u8; 16] {
@@ -154,7 +170,12 @@ mod tests {
 
     #[test]
     fn an_empty_file_has_the_checksum_that_hdfs_gives_it() {
-        let sum = FileChecksum { bytes_per_crc: 0, crcs_per_block: 0, md5: outer_md5(Vec::new()) };
+        let sum = FileChecksum {
+            bytes_per_crc: 0,
+            crcs_per_block: 0,
+            crc: "CRC32",
+            md5: outer_md5(Vec::new()),
+        };
         // HDFS: "MD5-of-0MD5-of-0CRC32", MD5 of 32 zero bytes.
         assert_eq!(sum.to_string(), "MD5-of-0MD5-of-0CRC32:70bc8f4b72a86921468bf8e8441dce51");
         assert_eq!(sum.to_bytes()[..12], [0; 12]);

@@ -106,6 +106,24 @@ impl Fs {
         })
     }
 
+    /// The same file system for another user, as a client of its own with its own lease: for a server that acts for
+    /// many. Costs no call; connections are shared.
+    pub fn for_user(&self, user: &str) -> Self {
+        let inner = &self.inner;
+        let namenode = Arc::new(inner.namenode.for_user(user));
+        Self {
+            inner: Arc::new(Inner {
+                lease: Lease::new(namenode.clone(), inner.config.lease_renew_interval_ms),
+                pool: inner.pool.clone(),
+                runtime: inner.runtime.clone(),
+                bad_nodes: Mutex::default(),
+                namenode,
+                defaults: inner.defaults.clone(),
+                config: Config { user: user.to_owned(), ..inner.config.clone() },
+            }),
+        }
+    }
+
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.inner.config

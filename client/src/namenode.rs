@@ -86,6 +86,19 @@ impl NameNode {
         Ok((this, defaults))
     }
 
+    /// The same connection for calls of another user, as a client of its own.
+    pub(crate) fn for_user(&self, user: &str) -> Self {
+        Self {
+            channel: self.channel.clone(),
+            address: self.address.clone(),
+            user: user.to_owned(),
+            client_id: uuid::Uuid::new_v4(),
+            next_call: AtomicU64::new(1),
+            policy: self.policy,
+            call_timeout: self.call_timeout,
+        }
+    }
+
     /// Who calls, with the number of a new call. Put it into a request once, before the first attempt.
     pub(crate) fn caller(&self) -> Option<Caller> {
         Some(Caller {

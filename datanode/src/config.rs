@@ -39,6 +39,8 @@ pub struct Config {
     pub reserved_percent: u64,
     /// Connections that may be open on the data port at once.
     pub transfers_max: u64,
+    /// Files that may be read and written over WebHDFS at once; each takes up to 8 MiB of memory.
+    pub webhdfs_transfers_max: u64,
     /// Threads that read and write block files, for each volume.
     pub disk_threads: u64,
     /// Bytes of received packets that wait for the disk, for each writer.
@@ -84,6 +86,7 @@ impl Default for Config {
             reserved_bytes: 1 << 30,
             reserved_percent: 5,
             transfers_max: 4096,
+            webhdfs_transfers_max: 64,
             disk_threads: 8,
             write_queue_bytes: 8 << 20,
             writeback_bytes: 8 << 20,
@@ -122,6 +125,7 @@ impl Config {
         }
         for (name, value) in [
             ("transfers_max", self.transfers_max),
+            ("webhdfs_transfers_max", self.webhdfs_transfers_max),
             ("disk_threads", self.disk_threads),
             ("write_queue_bytes", self.write_queue_bytes),
             ("writeback_bytes", self.writeback_bytes),

@@ -50,6 +50,8 @@ pub struct Attachment {
     commands: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
     registered: watch::Sender<bool>,
+    /// What the NameNode said it is known by to clients of WebHDFS; empty before the first registration.
+    hadoop_rpc_addr: watch::Sender<String>,
     fatal: watch::Sender<Option<Error>>,
 }
 
@@ -84,6 +86,7 @@ impl Attachment {
             commands: Arc::new(Semaphore::new(COMMANDS_MAX)),
             transfers: Arc::new(Semaphore::new(transfers.min(Semaphore::MAX_PERMITS))),
             registered: watch::Sender::new(false),
+            hadoop_rpc_addr: watch::Sender::default(),
             fatal: watch::Sender::new(None),
         })
     }
@@ -91,6 +94,11 @@ impl Attachment {
     /// Whether the NameNode has taken this DataNode in.
     pub fn is_registered(&self) -> bool {
         *self.registered.borrow()
+    }
+
+    /// What the NameNode is known by to clients of WebHDFS, as it said itself; empty before the first registration.
+    pub fn hadoop_rpc_addr(&self) -> String {
+        self.hadoop_rpc_addr.borrow().clone()
     }
 
     /// Becomes the error that ended the attachment for good.
@@ -147,6 +155,7 @@ impl Attachment {
         tokio::task::spawn_blocking(move || store.join_cluster(&told.cluster_id, &told.pool_id))
             .await
             .map_err(|panic| Error::new(Code::Internal, format!("join the cluster: {panic}")))??;
+        self.hadoop_rpc_addr.send_replace(registered.hadoop_rpc_addr.clone());
         tracing::info!(
             namenode = self.settings.namenode,
             cluster = registered.cluster_id,

@@ -1,4 +1,4 @@
-//! What an operator looks at: `/status` (JSON), `/metrics` (Prometheus text), `/healthz`.
+//! What an operator looks at: `/status` (JSON), `/metrics` (Prometheus text), `/healthz`. WebHDFS is beside them.
 //!
 //! Read-only, and no secrets in it. `/healthz` answers 200 while at least one volume serves and the NameNode has not
 //! refused this DataNode for good.

@@ -17,11 +17,13 @@
 //! | [`recovery`], [`control`] | block recovery as primary; its steps on this DataNode's replicas |
 //! | [`hadoop`] | ClientDatanodeProtocol over Hadoop's RPC |
 //! | [`http`] | status and metrics |
+//! | [`webhdfs`] | file contents over HTTP, as a client of the cluster |
 //! | [`server`] | starts and stops it all |
 //! | [`changes`] | what the NameNode has not been told yet |
 //!
 //! Invariants: no block bytes travel by gRPC; no lock is held across file IO; nothing is acknowledged as closed that
-//! is not durable. This crate knows nothing of files and folders of the namespace, and nothing of the NameNode's code.
+//! is not durable. This crate knows nothing of the NameNode's code, and,
+//! but for [`webhdfs`], nothing of files and folders of the namespace.
 
 pub mod changes;
 pub mod claims;
@@ -44,6 +46,7 @@ pub mod report;
 pub mod server;
 pub mod store;
 pub mod volume;
+pub mod webhdfs;
 
 #[cfg(test)]
 mod testing;

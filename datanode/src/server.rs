@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::webhdfs::Port;
 use proto::granary::DatanodeAddress;
 use proto::granary::replicas_server::ReplicasServer;
 use proto::{Code, Error, Result, limits};
@@ -27,9 +28,12 @@ use crate::hadoop;
 use crate::heartbeat::Attachment;
 use crate::http::{Pages, router};
 use crate::store::Store;
+use crate::webhdfs::WebHdfs;
 
 /// Bytes that the path of a Unix socket may have, without the NUL behind it.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Connections to the HTTP port that may be open at once; further ones wait.
+const HTTP_CONNECTIONS_MAX: usize = 1_024;
 /// How long a stop waits for tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -87,7 +91,10 @@ pub async fn start(config: Config) -> Result<Handle> {
     tasks.spawn(serve_ipc(ipc, service, stopping.clone()));
     tasks.spawn(serve_control(control, store.clone(), stopping.clone()));
     let pages = Pages { store: store.clone(), server, attachment: attachment.clone(), address };
-    tasks.spawn(serve_http(http, pages, stopping.clone()));
+    let web = WebHdfs::new(&config, attachment.clone(), stopping.clone());
+    let silence_max = Duration::from_millis(config.idle_timeout_ms);
+    let http = Port::new(http, HTTP_CONNECTIONS_MAX, silence_max);
+    tasks.spawn(serve_http(http, pages, web, stopping.clone()));
     tasks.spawn(until(stopping.clone(), attachment.clone().run()));
     tasks.spawn(until(stopping.clone(), watch_volumes(store.clone())));
     let interval = Duration::from_millis(config.index_interval_ms);
@@ -228,8 +235,8 @@ async fn serve_ipc(
     ipc::serve(listener, service, hadoop::bounds(), stopped).await;
 }
 
-async fn serve_http(listener: TcpListener, pages: Pages, mut stop: watch::Receiver<bool>) {
-    let served = axum::serve(listener, router(pages))
+async fn serve_http(port: Port, pages: Pages, web: Arc<WebHdfs>, mut stop: watch::Receiver<bool>) {
+    let served = axum::serve(port, router(pages).merge(web.router()))
         .with_graceful_shutdown(async move {
             drop(stop.wait_for(|stop| *stop).await);
         })

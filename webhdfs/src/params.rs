@@ -4,6 +4,8 @@
 //! An empty value is as none. What a parameter must look like is checked where it is asked for, so that a parameter
 //! of no meaning for an operation is never an error, as in HDFS.
 
+use ipc::exceptions as class;
+
 use crate::paths::{Plus, decode, encode_query};
 use crate::{Exception, Result, USER_DEFAULT};
 
@@ -70,18 +72,21 @@ impl Params {
         self.text("op").unwrap_or("NULL").to_uppercase()
     }
 
-    /// Who calls.
+    /// Who calls. A call for somebody else (`doas`) is refused: HDFS lets only those proxies do that whom an operator
+    /// named, and there are none.
     pub fn user(&self) -> Result<&str> {
-        let Some(user) = self.text("user.name") else { return Ok(USER_DEFAULT) };
+        let user = self.text("user.name").unwrap_or(USER_DEFAULT);
         check_user("user.name", user)?;
-        Ok(user)
-    }
-
-    /// For whom, if it is not the caller: HDFS lets only the proxies that an operator named do that.
-    pub fn doas(&self) -> Result<Option<&str>> {
-        let Some(user) = self.text("doas") else { return Ok(None) };
-        check_user("doas", user)?;
-        Ok(Some(user))
+        let Some(other) = self.text("doas").filter(|other| *other != user) else { return Ok(user) };
+        check_user("doas", other)?;
+        Err(Exception::new(
+            class::SECURITY,
+            format!(
+                "Failed to obtain user group information: {}: User: {user} is not allowed to \
+                 impersonate {other}",
+                class::AUTHORIZATION
+            ),
+        ))
     }
 
     /// A truth value.
@@ -238,6 +243,15 @@ mod tests {
             assert!(error.message.contains("webhdfs parameter \"user.name\""), "{error:?}");
         }
         assert_eq!(params("user.name=HTTP$").user().unwrap(), "HTTP$");
+    }
+
+    #[test]
+    fn nobody_calls_for_another() {
+        assert_eq!(params("user.name=ann&doas=ann").user().unwrap(), "ann");
+        for query in ["user.name=ann&doas=bob", "doas=bob"] {
+            let error = params(query).user().unwrap_err();
+            assert_eq!((error.status.as_u16(), error.class), (403, class::SECURITY), "{query}");
+        }
     }
 
     #[test]

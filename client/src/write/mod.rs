@@ -142,6 +142,11 @@ impl FileWriter {
         &self.target.path
     }
 
+    /// The number of the file's inode: it stays when the path changes, and tells this file from another of its path.
+    pub fn inode(&self) -> u64 {
+        self.target.inode
+    }
+
     /// Offset in the file of the next byte.
     pub fn position(&self) -> u64 {
         self.position

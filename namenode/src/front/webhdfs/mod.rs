@@ -87,18 +87,6 @@ impl Ask {
     fn new(service: Arc<HadoopService>, peer: Peer, uri: &Uri) -> Result<Self> {
         let params = Params::parse(uri.query().unwrap_or(""))?;
         let user = params.user()?.to_owned();
-        if let Some(other) = params.doas()?
-            && other != user
-        {
-            return Err(Exception::new(
-                class::SECURITY,
-                format!(
-                    "Failed to obtain user group information: {}: User: {user} is not allowed to \
-                     impersonate {other}",
-                    class::AUTHORIZATION
-                ),
-            ));
-        }
         let path = FsPath::parse(&paths::path_of(uri.path())?)?;
         let identity = Arc::new(Identity { user, real_user: None });
         Ok(Self { service, op: params.op(), params, path, identity, peer })

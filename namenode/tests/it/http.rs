@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::world::*;
 
 /// Sends bytes and reads until the other end closes.
-async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
+pub async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
     let talked = async {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(bytes).await.unwrap();

@@ -9,4 +9,5 @@ mod fsck;
 mod http;
 mod lifecycle;
 mod names;
+mod webhdfs;
 mod world;

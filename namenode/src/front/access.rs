@@ -115,6 +115,16 @@ methods! {
     CreateSymlink = "Hadoop.CreateSymlink", User, true;
     ErasureCodingRead = "Hadoop.ErasureCodingRead", User, false;
     ErasureCodingSet = "Hadoop.ErasureCodingSet", User, true;
+    GetOwnState = "Hadoop.GetOwnState", Anyone, false;
+    ListOpenFiles = "Hadoop.ListOpenFiles", Superuser, false;
+    EncryptionZones = "Hadoop.EncryptionZones", User, false;
+    EncryptionAdmin = "Hadoop.EncryptionAdmin", Superuser, false;
+    Tokens = "Hadoop.Tokens", User, false;
+    Caches = "Hadoop.Caches", User, false;
+    CachesAdmin = "Hadoop.CachesAdmin", User, true;
+    ServiceAdmin = "Hadoop.ServiceAdmin", Superuser, false;
+    GetGroups = "Hadoop.GetGroups", Anyone, false;
+    Refresh = "Hadoop.Refresh", Superuser, false;
     ErasureCodingAdmin = "Hadoop.ErasureCodingAdmin", Superuser, true;
 }
 
@@ -170,11 +180,13 @@ impl Access {
         Ok((caller, call_id))
     }
 
+    /// The groups that a user is in.
+    pub fn groups_of(&self, user: &str) -> Vec<String> {
+        self.groups.get(user).cloned().unwrap_or_else(|| vec![user.to_owned()])
+    }
+
     fn caller(&self, user: String) -> Caller {
-        let groups = match self.groups.get(&user) {
-            Some(groups) => groups.clone(),
-            None => vec![user.clone()],
-        };
+        let groups = self.groups_of(&user);
         let superuser = !self.permissions_enabled
             || user == self.superuser
             || groups.contains(&self.supergroup);

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `errors` | failures, and what they are called in Java |
 //! | `convert` | HDFS's messages from ours |
+//! | `absent` | what there is none of: encryption zones, tokens, caches |
 //! | `attributes` | extended attributes, access control lists, storage policies, concat |
 //! | `blocks` | files that are written and read: blocks, pipelines, leases, locations |
 //! | `erasure` | erasure coding: which policies there are |
 //! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
+//! | `service` | the NameNode of itself; the small protocols of Java's tools |
 //! | `quotas` | quotas, sums over trees |
 //!
 //! A method takes its message apart and calls the same function of [`Node`] that gRPC calls: there is one check of
@@ -19,6 +21,7 @@
 //!
 //! Always holds: every call is counted under its [`Method`]; a message that is none is an error, not a panic.
 
+mod absent;
 mod admin;
 mod attributes;
 mod blocks;
@@ -27,6 +30,7 @@ mod erasure;
 mod errors;
 mod namespace;
 mod quotas;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +53,19 @@ use errors::{Answered, Failure};
 
 /// The protocol of HDFS's clients.
 pub const CLIENT_PROTOCOL: &str = "org.apache.hadoop.hdfs.protocol.ClientProtocol";
+/// What answers the calls of a protocol.
+type Dispatch = fn(&Arc<Node>, Call) -> Option<Answer>;
+
+/// Every protocol by its name.
+const PROTOCOLS: [(&str, Dispatch); 7] = [
+    (CLIENT_PROTOCOL, client_protocol),
+    ("org.apache.hadoop.ha.HAServiceProtocol", ha_protocol),
+    ("org.apache.hadoop.tools.GetUserMappingsProtocol", user_mappings_protocol),
+    ("org.apache.hadoop.security.RefreshUserMappingsProtocol", refresh_users_protocol),
+    ("org.apache.hadoop.security.RefreshAuthorizationPolicyProtocol", refresh_acl_protocol),
+    ("org.apache.hadoop.ipc.RefreshCallQueueProtocol", refresh_queue_protocol),
+    ("org.apache.hadoop.ipc.GenericRefreshProtocol", refresh_protocol),
+];
 /// Where an inode is found by its number.
 const INODES: &str = "/.reserved/.inodes/";
 /// Bytes of a request that its class could not make, in Hadoop's numbers of errors.
@@ -59,11 +76,12 @@ pub struct HadoopService(pub Arc<Node>);
 
 impl ipc::Service for HadoopService {
     fn protocol_version(&self, protocol: &str) -> Option<u64> {
-        (protocol == CLIENT_PROTOCOL).then_some(1)
+        PROTOCOLS.iter().any(|(name, _)| *name == protocol).then_some(1)
     }
 
     fn call(self: &Arc<Self>, call: Call) -> Option<Answer> {
-        client_protocol(&self.0, call)
+        let (_, answer) = PROTOCOLS.iter().find(|(name, _)| call.protocol == *name)?;
+        answer(&self.0, call)
     }
 }
 
@@ -181,6 +199,63 @@ methods! { client_protocol:
     "disableErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::disable_policy;
     "addErasureCodingPolicies" => now ErasureCodingAdmin Other erasure::add_policies;
     "removeErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::remove_policy;
+    // Of the NameNode itself.
+    "getFsStats" => now GetFsStats Other service::get_fs_stats;
+    "getFsReplicatedBlockStats" => now GetFsStats Other service::get_replicated_block_stats;
+    "getFsECBlockGroupStats" => now GetFsStats Other service::get_block_group_stats;
+    "listOpenFiles" => now ListOpenFiles Other service::list_open_files;
+    "msync" => now GetOwnState Other service::msync;
+    "getHAServiceState" => now GetOwnState Other service::get_ha_service_state;
+    "getCurrentEditLogTxid" => now ServiceAdmin Other service::get_current_txid;
+    // What there is none of.
+    "getEZForPath" => now EncryptionZones Other absent::get_ez_for_path;
+    "listEncryptionZones" => now EncryptionAdmin Other absent::list_encryption_zones;
+    "createEncryptionZone" => now EncryptionAdmin Other absent::create_encryption_zone;
+    "reencryptEncryptionZone" => now EncryptionAdmin Other absent::reencrypt_encryption_zone;
+    "listReencryptionStatus" => now EncryptionAdmin Other absent::list_reencryption_status;
+    "getDataEncryptionKey" => now EncryptionZones Other absent::get_data_encryption_key;
+    "getDelegationToken" => now Tokens Other absent::get_delegation_token;
+    "renewDelegationToken" => now Tokens Other absent::renew_delegation_token;
+    "cancelDelegationToken" => now Tokens Other absent::cancel_delegation_token;
+    "listCacheDirectives" => now Caches Other absent::list_cache_directives;
+    "listCachePools" => now Caches Other absent::list_cache_pools;
+    "addCacheDirective" => now CachesAdmin Other absent::add_cache_directive;
+    "modifyCacheDirective" => now CachesAdmin Other absent::modify_cache_directive;
+    "removeCacheDirective" => now CachesAdmin Other absent::remove_cache_directive;
+    "addCachePool" => now CachesAdmin Other absent::add_cache_pool;
+    "modifyCachePool" => now CachesAdmin Other absent::modify_cache_pool;
+    "removeCachePool" => now CachesAdmin Other absent::remove_cache_pool;
+    "getBatchedListing" => now GetListing Other absent::get_batched_listing;
+    "satisfyStoragePolicy" => now SetStoragePolicy Other absent::satisfy_storage_policy;
+}
+
+methods! { ha_protocol:
+    "getServiceStatus" => now ServiceAdmin Other service::get_service_status;
+    "monitorHealth" => now ServiceAdmin Other service::monitor_health;
+    "transitionToActive" => now ServiceAdmin Other service::transition_to_active;
+    "transitionToStandby" => now ServiceAdmin Other service::transition_to_standby;
+    "transitionToObserver" => now ServiceAdmin Other service::transition_to_observer;
+}
+
+methods! { user_mappings_protocol:
+    "getGroupsForUser" => now GetGroups Other service::get_groups;
+}
+
+methods! { refresh_users_protocol:
+    "refreshUserToGroupsMappings" => now Refresh Other service::refresh_groups;
+    "refreshSuperUserGroupsConfiguration" => now Refresh Other service::refresh_superusers;
+}
+
+methods! { refresh_acl_protocol:
+    "refreshServiceAcl" => now Refresh Other service::refresh_service_acl;
+}
+
+methods! { refresh_queue_protocol:
+    "refreshCallQueue" => now Refresh Other service::refresh_call_queue;
+}
+
+methods! { refresh_protocol:
+    "refresh" => now Refresh Other service::refresh;
 }
 
 /// Answers at once.

@@ -116,7 +116,6 @@ methods! {
     ErasureCodingRead = "Hadoop.ErasureCodingRead", User, false;
     ErasureCodingSet = "Hadoop.ErasureCodingSet", User, true;
     GetOwnState = "Hadoop.GetOwnState", Anyone, false;
-    ListOpenFiles = "Hadoop.ListOpenFiles", Superuser, false;
     EncryptionZones = "Hadoop.EncryptionZones", User, false;
     EncryptionAdmin = "Hadoop.EncryptionAdmin", Superuser, false;
     Tokens = "Hadoop.Tokens", User, false;

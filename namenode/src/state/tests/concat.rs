@@ -53,7 +53,7 @@ fn blocks_move_in_order_and_the_sources_vanish() {
     assert_eq!(world.effects.len(), 2, "no block is removed");
     let digest = world.state.digest();
     assert_eq!(world.state.reloaded().digest(), digest);
-    world.ok(Op::Append { path: path("/d/t"), holder: "h".into() });
+    world.ok(Op::Append { path: path("/d/t"), holder: "h".into(), new_block: false });
     assert_eq!(world.state.block(proto::BlockId(after[3].1)).unwrap().length, 100);
 }
 

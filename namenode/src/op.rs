@@ -11,6 +11,7 @@
 pub mod attribute;
 mod codec;
 pub mod quota;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -213,6 +214,8 @@ pub enum Op {
     Attribute(AttributeOp),
     /// Moves the blocks of the sources behind those of the target, in their order; the sources are gone then.
     Concat { target: FsPath, sources: Vec<FsPath> },
+    /// Changes snapshots.
+    Snapshot(snapshot::SnapshotOp),
 }
 
 /// A block recovery to be done by a DataNode.
@@ -277,6 +280,8 @@ pub enum Reply {
     },
     /// PublishVersion: the version's number. ActivateVersion: the one that is current now.
     Version(u64),
+    /// Snapshot::Create: the path of the new snapshot.
+    Snapshot(FsPath),
 }
 
 /// How far a block is written.
@@ -385,12 +390,16 @@ impl Op {
             Self::Quota(op) => op.name(),
             Self::Attribute(op) => op.name(),
             Self::Concat { .. } => "concat",
+            Self::Snapshot(op) => op.name(),
         }
     }
 
     /// Whether a repeated call must get the first one's reply. The others tolerate repetition by themselves.
     pub fn answers_retries(&self) -> bool {
         if let Self::Attribute(op) = self {
+            return op.answers_retries();
+        }
+        if let Self::Snapshot(op) = self {
             return op.answers_retries();
         }
         !matches!(

@@ -110,6 +110,14 @@ methods! {
     GetUpgradeStatus = "Hadoop.GetUpgradeStatus", User, false;
     CheckFiles = "Admin.CheckFiles", User, false;
     ListOpenFiles = "Admin.ListOpenFiles", Superuser, false;
+    AllowSnapshot = "Hadoop.AllowSnapshot", User, true;
+    DisallowSnapshot = "Hadoop.DisallowSnapshot", User, true;
+    CreateSnapshot = "Hadoop.CreateSnapshot", User, true;
+    DeleteSnapshot = "Hadoop.DeleteSnapshot", User, true;
+    RenameSnapshot = "Hadoop.RenameSnapshot", User, true;
+    GetSnapshottableFolders = "Hadoop.GetSnapshottableDirListing", User, false;
+    GetSnapshots = "Hadoop.GetSnapshotListing", User, false;
+    GetSnapshotDiff = "Hadoop.GetSnapshotDiffReport", User, false;
     ListQuotas = "Admin.ListQuotas", Superuser, false;
     CheckAccess = "Hadoop.CheckAccess", User, false;
     CreateSymlink = "Hadoop.CreateSymlink", User, true;

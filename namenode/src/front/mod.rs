@@ -9,6 +9,7 @@
 //! | [`catalogue`] | stores, and the streams of kvserve nodes |
 //! | [`quotas`] | quotas, sums over trees |
 //! | [`attributes`] | extended attributes, access control lists, storage policies, concat |
+//! | [`snapshots`] | snapshots |
 //! | [`admin`] | status and safe mode |
 //! | [`fsck`] | checking files |
 //! | [`http`], [`metrics`] | the status page and counters |
@@ -33,6 +34,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod node;
 pub mod quotas;
+pub mod snapshots;
 pub mod stop;
 pub mod volatile;
 pub mod webhdfs;

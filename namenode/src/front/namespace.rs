@@ -139,10 +139,12 @@ impl Node {
         let located = |(offset, info): &_| self.located(*offset, info, &host);
         Ok(LocatedBlocks {
             under_construction: found.status.open_for_write,
-            last_block_complete: found
-                .last
-                .as_ref()
-                .is_none_or(|(_, info)| info.state == op::BlockState::Complete),
+            // What a snapshot shows is complete, though a writer may be going on in the block.
+            last_block_complete: !found.status.open_for_write
+                || found
+                    .last
+                    .as_ref()
+                    .is_none_or(|(_, info)| info.state == op::BlockState::Complete),
             blocks: found.blocks.iter().take(LOCATED_BLOCKS_MAX).map(located).collect(),
             last_block: found.last.as_ref().map(located),
             status: Some(found.status),

@@ -88,7 +88,7 @@ impl Node {
             block: Some(granary::Block {
                 id: info.id.0,
                 generation_stamp: info.stamp.0,
-                length: info.length,
+                length: info.shown,
             }),
             offset,
             locations,

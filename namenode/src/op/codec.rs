@@ -9,6 +9,7 @@ use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
 use super::attribute::{AttributeOp, CONCAT_SOURCES_MAX};
 use super::quota::{self, QuotaOp};
+use super::snapshot::{self, SnapshotOp};
 use super::{
     Block, BlockRecovery, CallId, Caller, ERROR_TEXT_BYTES_MAX, FileRef, GROUPS_MAX, Op,
     RenameMode, Reply, Request, TABLES_MAX, Verdict,
@@ -391,6 +392,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
                 put_path(out, source);
             }
         }
+        Op::Snapshot(op) => op.encode(out),
     }
 }
 
@@ -479,6 +481,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
         quota::TAG => QuotaOp::decode(r)?,
         40 => Op::Attribute(AttributeOp::decode(r)?),
         43 => Op::Concat { target: path(r)?, sources: sources(r)? },
+        snapshot::TAG => SnapshotOp::decode(r)?,
         _ => return Err(malformed),
     })
 }
@@ -583,6 +586,10 @@ pub(crate) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
             put_u8(out, 10);
             put_u64(out, *number);
         }
+        Reply::Snapshot(path) => {
+            put_u8(out, 60);
+            put_path(out, path);
+        }
     }
 }
 
@@ -623,6 +630,7 @@ pub(crate) fn decode_reply(r: &mut Reader<'_>) -> Decoded<Reply> {
             Reply::Recovering { closed, recovery }
         }
         10 => Reply::Version(r.u64()?),
+        60 => Reply::Snapshot(path(r)?),
         _ => return Err(malformed),
     })
 }

@@ -7,6 +7,7 @@ use super::attribute::{
     AclEntry, AclKind, AclScope, AttributeOp as A, XAttr, XAttrMode, XAttrSpace,
 };
 use super::quota::{Limit, QuotaOp, StorageType};
+use super::snapshot::SnapshotOp;
 use super::{
     Block, CallId, Caller, FileRef, Op, RenameMode, Request, Verdict, decode_reply, encode_reply,
 };
@@ -86,6 +87,14 @@ fn family_ops() -> Vec<(u8, Op)> {
     vec![
         (41, quota(Limit::Set(5), Limit::Clear, None)),
         (41, quota(Limit::Keep, Limit::Set(9), Some(StorageType::Disk))),
+        (42, Op::Snapshot(SnapshotOp::Allow { path: path("/a") })),
+        (42, Op::Snapshot(SnapshotOp::Disallow { path: path("/a") })),
+        (42, Op::Snapshot(SnapshotOp::Create { path: path("/a"), name: String::new() })),
+        (42, Op::Snapshot(SnapshotOp::Delete { path: path("/a"), name: "s".into() })),
+        (
+            42,
+            Op::Snapshot(SnapshotOp::Rename { path: path("/a"), from: "s".into(), to: "t".into() }),
+        ),
         // Two families, and later forms of mkdirs and create.
         (40, Op::Attribute(A::SetXAttr { path: path("/a"), raw: true, xattr, mode })),
         (40, Op::Attribute(A::RemoveXAttr { path: path("/a"), raw: false, space, name: name() })),

@@ -95,6 +95,10 @@ impl State {
                 "concat: source file {source} is invalid or empty or underConstruction"
             ));
         }
+        if self.is_in_snapshot(slot) {
+            let message = format!("Concat: the source file {source} is in snapshot");
+            return Err(Error::new(Code::Snapshot, message));
+        }
         if inode.links > 1 {
             return refused(format!("concat: source file {source} has {} names", inode.links));
         }
@@ -115,6 +119,7 @@ impl State {
         sources: &[FsPath],
         effects: &mut Vec<Effect>,
     ) -> Reply {
+        self.preserve(plan.target);
         let mut blocks = self.blocks_of(plan.target).to_vec();
         let kept = blocks.len();
         let mut length = self.inodes.get(plan.target).length;
@@ -122,14 +127,14 @@ impl State {
         for (&source, path) in plan.sources.iter().zip(sources) {
             blocks.extend_from_slice(self.blocks_of(source));
             length += self.inodes.get(source).length;
+            self.move_bounds(source, plan.target);
             self.take_blocks(source);
             self.detach(plan.folder, path.name().expect("a file has a name"), now);
             self.remove_tree(source, plan.folder, now, effects);
         }
         self.charge(&[Charge { folder: plan.folder, names: 0, space: -signed(freed) }]);
         self.charge_file(plan.target, signed(gained));
-        let layout = self.inodes.get(plan.target).layout;
-        let replication = self.interned.layouts.get(layout).replication;
+        let replication = self.replication_of(plan.target);
         self.take_blocks(plan.target);
         for &block in &blocks[kept..] {
             self.blocks.get_mut(block).inode = plan.target;
@@ -155,9 +160,9 @@ impl State {
         let layout = |slot| *self.interned.layouts.get(self.inodes.get(slot).layout);
         let (mut freed, mut gained) = (0u64, 0u64);
         for &source in &plan.sources {
-            let replicated = |slot| {
-                self.inodes.get(source).length.saturating_mul(u64::from(layout(slot).replication))
-            };
+            // Whole blocks: of one that a snapshot shows more of, the source may show a part.
+            let bytes = self.space_of(source) / u64::from(layout(source).replication.max(1));
+            let replicated = |slot| bytes.saturating_mul(u64::from(layout(slot).replication));
             freed = freed.saturating_add(replicated(source));
             gained = gained.saturating_add(replicated(plan.target));
         }

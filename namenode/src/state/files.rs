@@ -262,7 +262,9 @@ impl State {
         self.demand_closed(slot, path)?;
         let block_bytes = self.block_bytes(slot);
         let last = self.blocks_of(slot).last().copied().filter(|_| !new_block);
-        let partial = last.filter(|&block| self.block_info(block).length < block_bytes);
+        let partial = last.filter(|&block| {
+            self.block_info(block).length < block_bytes && !self.is_bound(slot, block)
+        });
         if let Some(block) = partial {
             let open = block_bytes - self.block_info(block).length;
             self.demand_room(&self.file_charges(slot, self.replicated(slot, open)))?;
@@ -284,11 +286,13 @@ impl State {
         holder: &str,
         effects: &mut Vec<Effect>,
     ) -> Reply {
+        self.preserve(slot);
         let inode = self.inodes.get_mut(slot);
         inode.set_open(true);
         let (id, length) = (InodeId(inode.id), inode.length);
         self.take_lease(id, holder, effects);
         let last_block = reopened.map(|block| {
+            self.bind_copies(slot, block);
             let length = u64::from(self.blocks.get(block).length);
             self.set_block(block, length, BEING_WRITTEN, effects);
             self.block_info(block).block()
@@ -424,6 +428,7 @@ impl State {
         now: i64,
         effects: &mut Vec<Effect>,
     ) -> Reply {
+        self.preserve(file);
         self.commit_block(commit, effects);
         let id = BlockId(self.counters.next_block);
         self.counters.next_block += 1;
@@ -478,6 +483,8 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let file = self.blocks.get(slot).inode;
+        self.preserve(file);
+        self.shorten_copies(file, slot, length);
         let whole = self.block_bytes(file);
         let charged = self.replicated(file, self.charged_bytes(slot, whole));
         let record = self.blocks.get_mut(slot);
@@ -494,9 +501,19 @@ impl State {
 
     /// Takes the last block of a file away.
     pub(super) fn drop_last_block(&mut self, file: u32, slot: u32, effects: &mut Vec<Effect>) {
+        self.preserve(file);
         let charged = self.charged_bytes(slot, self.block_bytes(file));
         self.charge_file(file, -self.replicated(file, charged));
-        let length = u64::from(self.blocks.get(slot).length);
+        let shown = self.shown_of(file, slot);
+        self.unlist_last_block(file, slot);
+        self.inodes.get_mut(file).length -= shown;
+        if !self.leave_block(file, slot, effects) {
+            self.forget_block(slot, effects);
+        }
+    }
+
+    /// Takes the last block off a file's list. Its length, and the block itself, are the caller's business.
+    pub(super) fn unlist_last_block(&mut self, file: u32, slot: u32) {
         let body = match self.inodes.get(file).blocks() {
             Body::List(list) => {
                 let blocks = &mut self.lists.get_mut(list).0;
@@ -511,10 +528,7 @@ impl State {
             }
             _ => Body::Empty,
         };
-        let inode = self.inodes.get_mut(file);
-        inode.set_blocks(body);
-        inode.length -= length;
-        self.forget_block(slot, effects);
+        self.inodes.get_mut(file).set_blocks(body);
     }
 
     /// The file and its block; `None` if the block is gone already.
@@ -527,6 +541,9 @@ impl State {
     ) -> Result<Option<(u32, u32)>> {
         let file = self.held_file(caller, file, holder)?;
         let Some(slot) = self.slot_of_block(block.id) else { return Ok(None) };
+        if self.blocks.get(slot).inode != file && self.is_in_snapshot(file) {
+            return Ok(None);
+        }
         if self.blocks_of(file).last() != Some(&slot)
             || self.blocks.get(slot).state() != BEING_WRITTEN
         {
@@ -632,6 +649,7 @@ impl State {
 
     /// Closes a file whose blocks are all complete.
     pub(super) fn close_file(&mut self, slot: u32, now: i64, effects: &mut Vec<Effect>) -> InodeId {
+        self.preserve(slot);
         let inode = self.inodes.get_mut(slot);
         inode.set_open(false);
         inode.modified_ns = now;

@@ -6,14 +6,14 @@
 
 use proto::{BlockId, InodeId};
 
-use super::inodes::Body;
+use super::inodes::{Body, Inode};
 use super::interned::Interned;
 use super::leases::Leases;
 use super::names::Node;
 use super::quotas::Quotas;
 use super::retry::RetryCache;
 use super::slab::{NONE, PageImage, Record, Side};
-use super::{Catalogue, Counters, ROOT, State};
+use super::{Catalogue, Counters, ROOT, Snapshots, State};
 use crate::coding::{Malformed, Reader, put_text, put_u32, put_u64};
 
 /// What a page holds. The numbers are part of the format.
@@ -64,6 +64,27 @@ macro_rules! on_slab {
     };
 }
 
+/// Numbers that were met.
+#[derive(Default)]
+struct Once {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl Once {
+    /// Whether a number is met for the first time.
+    fn is_first(&mut self, number: u32) -> bool {
+        let (at, bit) = (number as usize / 64, 1 << (number % 64));
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
+        let first = self.words[at] & bit == 0;
+        self.words[at] |= bit;
+        self.count += usize::from(first);
+        first
+    }
+}
+
 fn unsound<T>(expected: &'static str) -> Result<T, Malformed> {
     Err(Malformed { offset: 0, expected })
 }
@@ -74,7 +95,9 @@ impl State {
         for kind in PageKind::ALL {
             on_slab!(self, kind, slab => slab.freeze(side));
         }
-        self.encode_sections()
+        let mut sections = self.encode_sections();
+        self.snapshots.encode(&mut sections);
+        sections
     }
 
     /// Gives up a checkpoint.
@@ -162,6 +185,10 @@ impl State {
         if r.remaining() > 0 {
             self.quotas = Quotas::decode(r)?;
         }
+        // And before snapshots, here.
+        if r.remaining() > 0 {
+            self.snapshots = Snapshots::decode(r)?;
+        }
         r.end()
     }
 
@@ -180,7 +207,9 @@ impl State {
             on_slab!(self, kind, slab => slab.finish_loading());
         }
         self.index_inodes()?;
+        self.index_frozen()?;
         self.index_blocks()?;
+        self.check_bounds()?;
         let names = self.check_names()?;
         for (file, folder) in names {
             self.found_name(file, folder);
@@ -201,15 +230,29 @@ impl State {
         let ids = InodeId::ROOT.0..self.counters.next_inode;
         for (slot, inode) in self.inodes.iter() {
             let parent = inode.parent;
-            let parent_ok = parent == NONE && (slot == ROOT || !inode.is_folder())
-                || parent < self.inodes.end() && self.inodes.get(parent).is_folder();
+            let parent_ok = match parent {
+                NONE => slot == ROOT || !inode.is_folder() || inode.is_frozen(),
+                _ => {
+                    let there = parent < self.inodes.end();
+                    there && !inode.is_frozen() && self.inodes.get(parent).is_live_folder()
+                }
+            };
             let layout_ok =
                 inode.is_folder() || (inode.layout as usize) < self.interned.layouts.len();
             let permission_ok = (inode.permission as usize) < self.interned.permissions.len();
             if !ids.contains(&inode.id) || !parent_ok || !layout_ok || !permission_ok {
                 return unsound("an inode of known parent, permission and layout");
             }
-            self.inode_slots.insert(inode.id - InodeId::ROOT.0, slot);
+            if inode.is_frozen() {
+                if inode.is_open() || inode.has_quota() || inode.is_snapshottable() {
+                    return unsound("a frozen inode without what only live ones have");
+                }
+                continue;
+            }
+            if self.inode_slots.get(inode.id - ids.start).is_some() {
+                return unsound("an inode id that was given once");
+            }
+            self.inode_slots.insert(inode.id - ids.start, slot);
             if inode.is_folder() {
                 folders += 1
             } else {
@@ -223,29 +266,40 @@ impl State {
             return unsound("as many files, folders and leases as counted");
         }
         match self.inodes.iter().next() {
-            Some((ROOT, root)) if root.is_folder() && root.id == InodeId::ROOT.0 => Ok(()),
+            Some((ROOT, root)) if root.is_live_folder() && root.id == InodeId::ROOT.0 => Ok(()),
             _ => unsound("a root folder in the first slot"),
         }
     }
 
     fn index_blocks(&mut self) -> Result<(), Malformed> {
         let ids = BlockId::FIRST.0..self.counters.next_block;
-        let mut named = 0;
+        let (mut lists, mut owned) = (Once::default(), Once::default());
         for (slot, inode) in self.inodes.iter().filter(|(_, inode)| !inode.is_folder()) {
             if let Body::List(list) = inode.blocks()
-                && (list >= self.lists.end() || self.lists.get(list).is_vacant())
+                && (list >= self.lists.end()
+                    || self.lists.get(list).is_vacant()
+                    || !lists.is_first(list))
             {
-                return unsound("a list of blocks");
+                return unsound("a list of blocks of its own");
             }
-            let mut length = 0;
+            let (mut length, mut last) = (0, 0);
             for &block in self.blocks_of(slot) {
-                if block >= self.blocks.end() || self.blocks.get(block).inode != slot {
+                if block >= self.blocks.end() || !self.may_hold(slot, block) {
                     return unsound("a block of the file that names it");
                 }
-                length += u64::from(self.blocks.get(block).length);
-                named += 1;
+                if self.blocks.get(block).inode == slot && !owned.is_first(block) {
+                    return unsound("a block once in its file");
+                }
+                last = self.bounded(slot, block);
+                length += last;
             }
-            if length != inode.length {
+            let length_ok = if inode.is_frozen() && length > 0 {
+                // Of its last block a frozen file may show a part.
+                inode.length <= length && inode.length > length - last
+            } else {
+                inode.length == length
+            };
+            if !length_ok {
                 return unsound("a file as long as its blocks");
             }
         }
@@ -255,15 +309,32 @@ impl State {
             }
             self.block_slots.insert(block.id - ids.start, slot);
         }
-        if named != self.blocks.len() { unsound("no block without a file") } else { Ok(()) }
+        if owned.count != self.blocks.len() || lists.count != self.lists.len() {
+            return unsound("no block and no list without a file");
+        }
+        Ok(())
     }
 
-    /// Gives the names, as file and folder, of files that have several or do not know their folder.
+    /// Whether a file may have this block in its list: a live one those that name it, a frozen one also those that
+    /// name another file of the same inode.
+    fn may_hold(&self, file: u32, block: u32) -> bool {
+        let owner = self.blocks.get(block).inode;
+        if owner == file || !self.inodes.get(file).is_frozen() {
+            return owner == file;
+        }
+        owner < self.inodes.end()
+            && !self.inodes.get(owner).is_folder()
+            && self.inodes.get(owner).id == self.inodes.get(file).id
+    }
+
+    /// Gives the names, as file and folder, of live files that have several or do not know their folder.
     fn check_names(&self) -> Result<Vec<(u32, u32)>, Malformed> {
         let mut nodes = 0;
-        let mut names = 0;
-        let mut shared = Vec::new();
-        for (folder, inode) in self.inodes.iter().filter(|(_, inode)| inode.is_folder()) {
+        let (mut live_names, mut frozen_names) = (0, 0);
+        let mut named = Once::default();
+        let mut several = Vec::new();
+        let owns = |inode: &Inode| inode.is_folder() && inode.shared_from().is_none();
+        for (folder, inode) in self.inodes.iter().filter(|(_, inode)| owns(inode)) {
             let mut children = 0;
             let mut pending: Vec<(u32, Option<u8>)> = vec![(inode.body, None)];
             while let Some((node, level)) = pending.pop().filter(|(node, _)| *node != NONE) {
@@ -281,23 +352,55 @@ impl State {
                         continue;
                     }
                     children += 1;
-                    if slot >= self.inodes.end() || self.inodes.get(slot).is_vacant() {
-                        return unsound("an inode under every name");
-                    }
-                    let named = self.inodes.get(slot);
-                    if named.links > 1 || named.parent == NONE {
-                        shared.push((slot, folder));
+                    self.check_named(slot, folder, &mut named)?;
+                    let child = self.inodes.get(slot);
+                    if !child.is_frozen() && (child.links > 1 || child.parent == NONE) {
+                        several.push((slot, folder));
                     }
                 }
             }
             if children != inode.children() {
                 return unsound("as many names as children");
             }
-            names += u64::from(children);
+            let names = if inode.is_frozen() { &mut frozen_names } else { &mut live_names };
+            *names += u64::from(children);
         }
-        let links: u64 = self.inodes.iter().map(|(_, inode)| u64::from(inode.links)).sum();
+        for root in self.snapshot_roots() {
+            if !named.is_first(root) {
+                return unsound("a frozen folder for each snapshot");
+            }
+            frozen_names += 1;
+        }
+        let (mut links, mut frozen) = (0, 0);
+        for (_, inode) in self.inodes.iter() {
+            links += if inode.is_frozen() { 0 } else { u64::from(inode.links) };
+            frozen += u64::from(inode.is_frozen());
+        }
         // The root has no name, and counts as having one.
-        if links != names + 1 { unsound("as many names as links") } else { Ok(shared) }
+        if links != live_names + 1 || frozen != frozen_names {
+            return unsound("as many names as links");
+        }
+        Ok(several)
+    }
+
+    /// A name of `slot` in `folder`: live ones in live folders, frozen ones in frozen folders, and but for files with
+    /// several names only this one.
+    fn check_named(&self, slot: u32, folder: u32, named: &mut Once) -> Result<(), Malformed> {
+        if slot >= self.inodes.end() || self.inodes.get(slot).is_vacant() {
+            return unsound("an inode under every name");
+        }
+        let (child, parent) = (self.inodes.get(slot), self.inodes.get(folder));
+        if child.is_frozen() != parent.is_frozen() {
+            return unsound("what is frozen in what is frozen");
+        }
+        if slot == ROOT || child.is_live_folder() && child.parent != folder {
+            return unsound("a folder in the folder that it knows");
+        }
+        let several = !child.is_folder() && !child.is_frozen() && child.links > 1;
+        if !several && !named.is_first(slot) {
+            return unsound("one name of what has one");
+        }
+        Ok(())
     }
 
     /// A checksum over everything that can be seen: equal states have equal ones, however they came about. Takes time
@@ -322,6 +425,10 @@ impl State {
             high.update(&bytes);
             bytes.clear();
         }
+        self.digest_snapshots(&mut |bytes| {
+            low.update(bytes);
+            high.update(bytes);
+        });
         u64::from(high.finalize()) << 32 | u64::from(low.finalize())
     }
 }
@@ -342,6 +449,7 @@ fn encode_visible(state: &State, slot: u32, out: &mut Vec<u8>) {
             let mut record = state.blocks.get(block).clone();
             record.inode = 0;
             record.encode(out);
+            put_u64(out, state.bounded(slot, block));
         }
     }
 }

@@ -16,6 +16,9 @@ const LIST: u16 = 1 << 2;
 const SEALED: u16 = 1 << 3;
 const HAS_ATTRIBUTES: u16 = 1 << 4;
 const HAS_QUOTA: u16 = 1 << 5;
+const FROZEN: u16 = 1 << 6;
+const SNAPSHOTTABLE: u16 = 1 << 7;
+const SHARING: u16 = 1 << 8;
 
 /// A file or folder. The default is a free slot.
 #[derive(Default, Clone)]
@@ -111,6 +114,55 @@ impl Inode {
 
     pub(crate) fn set_has_attributes(&mut self, has: bool) {
         self.set(HAS_ATTRIBUTES, has);
+    }
+
+    /// Whether it belongs to snapshots alone: it never changes.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.flags & FROZEN != 0
+    }
+
+    /// Whether it is a folder of the live tree.
+    pub(crate) fn is_live_folder(&self) -> bool {
+        self.is_folder() && !self.is_frozen()
+    }
+
+    /// Takes from the live tree what only that has.
+    pub(crate) fn freeze(&mut self) {
+        self.set(FROZEN, true);
+        self.set(OPEN | SNAPSHOTTABLE | HAS_QUOTA, false);
+        self.parent = NONE;
+    }
+
+    /// Whether snapshots may be made of this folder.
+    pub(crate) fn is_snapshottable(&self) -> bool {
+        self.flags & SNAPSHOTTABLE != 0
+    }
+
+    pub(crate) fn set_snapshottable(&mut self, on: bool) {
+        self.set(SNAPSHOTTABLE, on);
+    }
+
+    /// The folder whose entries are also those of this frozen folder.
+    pub(crate) fn shared_from(&self) -> Option<u32> {
+        (self.flags & SHARING != 0).then_some(self.body)
+    }
+
+    /// Has a frozen folder share the entries of another.
+    pub(crate) fn share(&mut self, source: u32) {
+        self.set(SHARING, true);
+        self.body = source;
+    }
+
+    /// Gives a frozen folder entries of its own.
+    pub(crate) fn own(&mut self, root_node: u32) {
+        self.set(SHARING, false);
+        self.body = root_node;
+    }
+
+    /// What a reader of the tree sees of it: nothing that tells how it is kept.
+    pub(crate) fn show(&mut self) {
+        self.set(FROZEN | SHARING | OPEN | LIST | SNAPSHOTTABLE | HAS_QUOTA, false);
+        (self.parent, self.body) = (0, 0);
     }
 
     fn set(&mut self, flag: u16, on: bool) {

@@ -28,6 +28,7 @@ impl State {
 
     /// A file got one more name, in this folder.
     pub(super) fn add_link(&mut self, file: u32, folder: u32) {
+        self.preserve(file);
         let inode = self.inodes.get_mut(file);
         inode.links += 1;
         self.links.folders.entry(file).or_insert_with(|| vec![inode.parent]).push(folder);
@@ -36,8 +37,9 @@ impl State {
     /// A file that keeps other names lost the one in this folder.
     pub(super) fn drop_link(&mut self, file: u32, folder: u32) {
         let inode = self.inodes.get_mut(file);
-        inode.links -= 1;
-        let Some(folders) = self.links.folders.get_mut(&file) else { return };
+        let Some(folders) = self.links.folders.get_mut(&file) else {
+            unreachable!("a file with several names is in the table");
+        };
         if let Some(at) = folders.iter().position(|&of| of == folder) {
             folders.swap_remove(at);
         }
@@ -49,6 +51,8 @@ impl State {
         if folders.len() <= 1 {
             self.links.folders.remove(&file);
         }
+        self.preserve(file);
+        self.inodes.get_mut(file).links -= 1;
     }
 
     /// A name of a file or folder went from one folder to another.

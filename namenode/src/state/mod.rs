@@ -16,6 +16,7 @@
 //! | `recovery` | truncate, lease and block recovery |
 //! | `links` | the folders of files with several names |
 //! | `quotas` | limits on folders, and what their trees use |
+//! | `snapshots` | read-only images of folders |
 //! | `leases` | open files and their writers |
 //! | `retry` | replies to calls that may be repeated |
 //! | `catalogue`, `stores` | stores, versions, tables; the verbs on them |
@@ -42,6 +43,7 @@ mod quotas;
 mod recovery;
 mod retry;
 pub(crate) mod slab;
+mod snapshots;
 mod stores;
 mod summary;
 mod tree;
@@ -58,6 +60,10 @@ pub use catalogue::{Store, Version, VersionStage};
 pub use leases::{Lease, PendingRecovery, RECOVERY_HOLDER};
 pub use quotas::{Limits, Quota, Usage};
 pub use retry::{RETRY_AGE_NS_MAX, RETRY_ENTRIES_MAX};
+pub use snapshots::{
+    DOT_SNAPSHOT, DiffEntry, DiffKind, SNAPSHOT_DIFF_ENTRIES_MAX, SNAPSHOTS_PER_FOLDER_MAX,
+    SnapshotStatus, SnapshottableStatus,
+};
 pub use summary::TreeSummary;
 pub use tree::{FileBlocks, Listing};
 
@@ -72,6 +78,7 @@ use names::Nodes;
 use quotas::Quotas;
 use retry::RetryCache;
 use slab::{IdMap, NONE, Slab};
+use snapshots::Snapshots;
 
 /// The slot of the root folder.
 pub(crate) const ROOT: u32 = 0;
@@ -115,6 +122,8 @@ pub struct BlockInfo {
     pub stamp: GenerationStamp,
     /// Bytes known so far.
     pub length: u64,
+    /// Bytes that the file shows of it, which may be one in a snapshot: as a rule all.
+    pub shown: u64,
     /// How far it is written.
     pub state: BlockState,
     /// Its file.
@@ -145,6 +154,7 @@ pub struct State {
     pub(crate) catalogue: Catalogue,
     pub(crate) quotas: Quotas,
     pub(crate) links: Links,
+    pub(crate) snapshots: Snapshots,
     pub(crate) counters: Counters,
 }
 
@@ -180,6 +190,7 @@ impl State {
             catalogue: Catalogue::default(),
             quotas: Quotas::default(),
             links: Links::default(),
+            snapshots: Snapshots::default(),
             counters: Counters {
                 txid: 0,
                 next_inode: InodeId::ROOT.0,
@@ -270,6 +281,7 @@ impl State {
                 let plan = self.plan_concat(caller, target, sources)?;
                 Ok(self.concat(now, &plan, sources, effects))
             }
+            Op::Snapshot(op) => self.perform_on_snapshot(caller, now, op, effects),
         }
     }
 
@@ -306,6 +318,7 @@ impl State {
             Op::Concat { target, sources } => {
                 self.plan_concat(caller, target, sources).map(|_| None)
             }
+            Op::Snapshot(op) => self.plan_on_snapshot(caller, request.now_ns, op),
         }
     }
 
@@ -401,13 +414,14 @@ impl State {
             slot,
             stamp: GenerationStamp(record.stamp()),
             length: u64::from(record.length),
+            shown: u64::from(record.length),
             state: match record.state() {
                 0 => BlockState::BeingWritten,
                 1 => BlockState::Complete,
                 _ => BlockState::UnderRecovery,
             },
             inode: InodeId(inode.id),
-            replication: self.interned.layouts.get(inode.layout).replication,
+            replication: self.replication_of(record.inode),
         }
     }
 

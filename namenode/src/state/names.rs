@@ -103,6 +103,12 @@ impl Node {
         (&self.bytes[start + 1..end], u32::from_le_bytes(slot))
     }
 
+    fn set_slot(&mut self, at: usize, slot: u32) {
+        let start = self.base() + self.offset(at);
+        let end = start + 1 + usize::from(self.bytes[start]);
+        self.bytes[end..end + 4].copy_from_slice(&slot.to_le_bytes());
+    }
+
     /// Entries before the first whose name is at or after `name`, and whether that is `name`.
     fn search(&self, name: &[u8]) -> (usize, bool) {
         let (mut low, mut high) = (0, self.count());
@@ -268,6 +274,32 @@ impl Nodes {
             });
         }
         (node.child_at(after)..node.count()).all(|at| self.visit(node.entry(at).1, after, visit))
+    }
+
+    /// Puts another inode under a name that is there.
+    pub(crate) fn replace(&mut self, root: u32, name: &[u8], slot: u32) {
+        let (leaf, at) = *self.descend(root, name).last().expect("a tree has a leaf");
+        let node = self.get_mut(leaf);
+        assert!(node.search(name) == (at, true), "only a name that is there is replaced");
+        node.set_slot(at, slot);
+    }
+
+    /// A tree of the same names, with the inodes that `slots` gives in the order of the names; gives its root.
+    pub(crate) fn copy_tree(&mut self, root: u32, slots: &mut impl Iterator<Item = u32>) -> u32 {
+        if root == NONE {
+            return NONE;
+        }
+        let mut node = self.get(root).clone();
+        for at in 0..node.count() {
+            let slot = if node.level() == 0 {
+                slots.next().expect("an inode for each name")
+            } else {
+                let child = node.entry(at).1;
+                self.copy_tree(child, slots)
+            };
+            node.set_slot(at, slot);
+        }
+        self.insert(node)
     }
 
     /// How many names come after `after`.

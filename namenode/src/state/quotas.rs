@@ -213,8 +213,7 @@ impl State {
 
     /// The quota of the folder of a path; `None` if it has none. Fails if nothing has the path.
     pub fn quota(&self, caller: &Caller, path: &FsPath) -> Result<Option<Quota>> {
-        let (slot, _) = self.existing(caller, path)?;
-        Ok(self.quota_at(slot))
+        Ok(self.quota_at(self.existing_seen(caller, path)?.slot))
     }
 
     /// Folders that have a quota, after the inode `after`, in the order of their inodes.

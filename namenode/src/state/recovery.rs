@@ -123,8 +123,9 @@ impl State {
         if self.inodes.get(file).length == length {
             return CLOSED;
         }
+        self.preserve(file);
         while let Some(&last) = self.blocks_of(file).last() {
-            let start = self.inodes.get(file).length - u64::from(self.blocks.get(last).length);
+            let start = self.inodes.get(file).length - self.shown_of(file, last);
             if start < length {
                 break;
             }
@@ -136,11 +137,15 @@ impl State {
         if inode.length == length {
             return CLOSED;
         }
-        let excess = inode.length - length;
-        inode.set_open(true);
-        let id = InodeId(inode.id);
+        let (id, excess) = (InodeId(inode.id), inode.length - length);
         let last = *self.blocks_of(file).last().expect("a file with bytes has a block");
-        let cut = u64::from(self.blocks.get(last).length) - excess;
+        let cut = self.shown_of(file, last) - excess;
+        if self.must_keep_whole(file, last, cut) {
+            self.bind_block(file, last, cut);
+            self.inodes.get_mut(file).length = length;
+            return CLOSED;
+        }
+        self.inodes.get_mut(file).set_open(true);
         self.take_lease(id, RECOVERY_HOLDER, effects);
         self.start_recovery(file, last, Some(cut), effects)
     }

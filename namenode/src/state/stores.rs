@@ -14,6 +14,7 @@ use proto::{Code, Error, FsPath, Result};
 use super::catalogue::{STORES_FOLDER, Store, Version, VersionStage};
 use super::permissions::{EXECUTE, READ, denied};
 use super::quotas::{Charge, signed};
+use super::snapshots::demand_no_reserved_name;
 use super::verbs::NewMode;
 use super::{ROOT, State};
 use crate::op::{Caller, ERROR_TEXT_BYTES_MAX, Effect, Op, Reply, TABLES_MAX, Verdict};
@@ -121,7 +122,8 @@ impl State {
         if store.len() > PRINCIPAL_BYTES_MAX {
             return error(Code::InvalidArgument, format!("a store name of {} bytes", store.len()));
         }
-        FsPath::root().join(store).map_err(|error| error.context("name of the store"))?;
+        let folder_name = FsPath::root().join(store);
+        demand_no_reserved_name(&folder_name.map_err(|error| error.context("name of the store"))?)?;
         if self.catalogue.stores.contains_key(store) {
             self.owned_store(caller, store)?;
         } else {

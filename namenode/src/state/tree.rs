@@ -10,6 +10,7 @@ use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 use super::inodes::Body;
 use super::permissions::{EXECUTE, READ};
 use super::slab::NONE;
+use super::snapshots::{DOT_SNAPSHOT, Look, Seen, read_only};
 use super::{BlockInfo, ROOT, State};
 use crate::op::{BlockState, Caller};
 
@@ -48,7 +49,8 @@ pub(crate) fn not_found(path: &FsPath) -> Error {
 }
 
 impl State {
-    /// Follows a path from the root. Fails if a folder on the way may not be passed, or is a file.
+    /// Follows the path of something to be changed from the root. Fails if a folder on the way may not be passed or is
+    /// a file, and where it leads into a snapshot. Reads follow [`State::look`].
     pub(crate) fn walk(&self, caller: &Caller, path: &FsPath) -> Result<Walk> {
         let (mut folder, mut slot) = (ROOT, ROOT);
         let mut rest = path.components();
@@ -62,6 +64,9 @@ impl State {
             folder = slot;
             match self.nodes.find(inode.body, name.as_bytes()) {
                 Some(child) => slot = child,
+                None if name == DOT_SNAPSHOT && inode.is_snapshottable() => {
+                    return Err(read_only(path));
+                }
                 None => return Ok(Walk { folder, target: None, missing: 1 + rest.count() }),
             }
         }
@@ -85,8 +90,10 @@ impl State {
 
     /// What a path names; `None` if nothing does, also under a file.
     pub fn status(&self, caller: &Caller, path: &FsPath) -> Result<Option<FileStatus>> {
-        match self.walk(caller, path) {
-            Ok(walk) => Ok(walk.target.map(|slot| self.status_of(slot, path.name().unwrap_or("")))),
+        match self.look(caller, path) {
+            Ok(Look::Inode(seen)) => Ok(Some(self.status_seen(seen, path.name().unwrap_or("")))),
+            Ok(Look::Snapshots(folder)) => Ok(Some(self.status_of_snapshots(folder))),
+            Ok(Look::Nothing) => Ok(None),
             Err(error) if error.code == Code::ParentNotFolder => Ok(None),
             Err(error) => Err(error),
         }
@@ -101,27 +108,32 @@ impl State {
         start_after: &str,
         limit: u32,
     ) -> Result<Option<Listing>> {
-        let target = match self.walk(caller, path) {
-            Ok(walk) => walk.target,
-            Err(error) if error.code == Code::ParentNotFolder => None,
+        let seen = match self.look(caller, path) {
+            Ok(Look::Inode(seen)) => seen,
+            Ok(Look::Snapshots(folder)) => {
+                return Ok(Some(self.list_snapshots(folder, start_after, limit)));
+            }
+            Ok(Look::Nothing) => return Ok(None),
+            Err(error) if error.code == Code::ParentNotFolder => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Some(slot) = target else { return Ok(None) };
-        let inode = self.inodes.get(slot);
-        if !inode.is_folder() {
-            let status = self.status_of(slot, path.name().unwrap_or(""));
+        let slot = seen.slot;
+        if !self.inodes.get(slot).is_folder() {
+            let status = self.status_seen(seen, path.name().unwrap_or(""));
             return Ok(Some(Listing { entries: vec![status], remaining: 0 }));
         }
+        let body = self.entries_of(slot);
         self.demand(caller, slot, READ | EXECUTE, path)?;
         let limit = if limit == 0 { LISTING_ENTRIES_MAX } else { limit.min(LISTING_ENTRIES_MAX) };
         let mut entries = Vec::new();
-        self.nodes.visit(inode.body, start_after.as_bytes(), &mut |name, child| {
-            entries.push(self.status_of(child, &String::from_utf8_lossy(name)));
+        self.nodes.visit(body, start_after.as_bytes(), &mut |name, child| {
+            let child = Seen { slot: child, ..seen };
+            entries.push(self.status_seen(child, &String::from_utf8_lossy(name)));
             entries.len() < limit as usize
         });
         let remaining = match entries.last() {
             Some(last) if entries.len() == limit as usize => {
-                self.nodes.count_after(inode.body, last.name.as_bytes())
+                self.nodes.count_after(body, last.name.as_bytes())
             }
             _ => 0,
         };
@@ -136,19 +148,24 @@ impl State {
         offset: u64,
         length: u64,
     ) -> Result<FileBlocks> {
-        let slot = self.existing_file(caller, path)?;
+        let seen = self.existing_file_seen(caller, path)?;
+        let slot = seen.slot;
         self.demand(caller, slot, READ, path)?;
         self.demand_unmarked(caller, slot)?;
-        let status = self.status_of(slot, path.name().unwrap_or(""));
+        let status = self.status_seen(seen, path.name().unwrap_or(""));
         let end = offset.saturating_add(length);
         let mut blocks = Vec::new();
         let mut last = None;
         let mut at = 0;
         for &block in self.blocks_of(slot) {
-            let info = self.block_info(block);
-            let block_end = at + info.length;
+            let mut info = self.block_info(block);
+            info.shown = self.shown_from(slot, block, at);
+            let block_end = at + info.shown;
+            if seen.in_snapshot && info.shown == 0 {
+                continue;
+            }
             // A block being written may hold more than is known: it goes with the range that reaches the end.
-            let open_end = info.state != BlockState::Complete && end > at;
+            let open_end = status.open_for_write && info.state != BlockState::Complete && end > at;
             if at < end && block_end > offset || open_end {
                 blocks.push((at, info));
             }
@@ -160,8 +177,7 @@ impl State {
 
     /// Whether the caller has all of the `wanted` bits (of a mode: read 4, write 2, execute 1) on what a path names.
     pub fn check_access(&self, caller: &Caller, path: &FsPath, wanted: u16) -> Result<()> {
-        let (slot, _) = self.existing(caller, path)?;
-        self.demand(caller, slot, wanted, path)
+        self.demand(caller, self.existing_seen(caller, path)?.slot, wanted, path)
     }
 
     /// What an inode is, under this name.
@@ -185,6 +201,7 @@ impl State {
             status.kind = FileKind::Folder as i32;
             status.children = u64::from(inode.children());
             status.links = inode.child_folders().saturating_add(2);
+            status.snapshottable = inode.is_snapshottable();
         } else {
             let layout = self.interned.layouts.get(inode.layout);
             status.kind = FileKind::File as i32;

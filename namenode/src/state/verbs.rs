@@ -13,8 +13,9 @@ use super::inodes::{Body, Inode};
 use super::interned::{Layout, Permission};
 use super::permissions::{EXECUTE, READ, WRITE, denied};
 use super::quotas::{Charge, Usage, signed};
+use super::snapshots::demand_no_reserved_name;
 use super::tree::not_found;
-use super::{ROOT, State};
+use super::{BlockInfo, ROOT, State};
 use crate::op::{Caller, Effect, Op, RenameMode, Reply};
 
 /// Names of one file, at most.
@@ -138,6 +139,7 @@ impl State {
             }
             Op::SetTimes { path, modified_ns, accessed_ns } => {
                 let slot = self.plan_set_times(caller, path)?;
+                self.preserve(slot);
                 let inode = self.inodes.get_mut(slot);
                 inode.modified_ns = modified_ns.unwrap_or(inode.modified_ns);
                 inode.accessed_ns = accessed_ns.unwrap_or(inode.accessed_ns);
@@ -191,6 +193,7 @@ impl State {
                 format!("{parent}, the folder of {path}, does not exist"),
             );
         }
+        demand_no_reserved_name(path)?;
         self.demand(caller, folder, WRITE, path)
     }
 
@@ -266,6 +269,7 @@ impl State {
 
     /// Adds a name to a folder. The inode's own links, and quotas, are the caller's business.
     pub(super) fn attach(&mut self, folder: u32, name: &str, slot: u32, now: i64) {
+        self.preserve_entries(folder);
         let is_folder = self.inodes.get(slot).is_folder();
         let root = self.nodes.add(self.inodes.get(folder).body, name.as_bytes(), slot);
         let folder = self.inodes.get_mut(folder);
@@ -277,6 +281,7 @@ impl State {
 
     /// Takes a name out of a folder. The inode's own links, and quotas, are the caller's business.
     pub(super) fn detach(&mut self, folder_slot: u32, name: &str, now: i64) {
+        self.preserve_entries(folder_slot);
         let body = self.inodes.get(folder_slot).body;
         let slot = self.nodes.find(body, name.as_bytes()).expect("a name is detached once");
         let is_folder = self.inodes.get(slot).is_folder();
@@ -299,6 +304,7 @@ impl State {
     ) {
         let counted = self.is_counted(from);
         let mut freed = Usage::default();
+        let mut gone = Vec::new();
         let mut pending = vec![(slot, from)];
         while let Some((slot, folder)) = pending.pop() {
             if counted {
@@ -312,35 +318,46 @@ impl State {
                 continue;
             }
             let first = pending.len();
-            let body = self.inodes.get(slot).body;
-            self.nodes.drop_tree(body, &mut |child| pending.push((child, slot)));
+            match self.bequeath(slot, &mut freed, effects) {
+                Some(folders) => pending.extend(folders.into_iter().map(|child| (child, slot))),
+                None => {
+                    let body = self.inodes.get(slot).body;
+                    self.nodes.drop_tree(body, &mut |child| pending.push((child, slot)));
+                }
+            }
             pending[first..].reverse();
             self.counters.folders -= 1;
-            self.forget_inode(slot);
+            self.forget_snapshottable(slot);
+            gone.push(slot);
         }
+        // Not before: what is looked up on the way from a file with other names is still there.
+        gone.into_iter().for_each(|folder| self.forget_inode(folder));
         let (names, space) = (-signed(freed.names), -signed(freed.space));
         self.charge(&[Charge { folder: from, names, space }]);
     }
 
     fn remove_link(&mut self, slot: u32, folder: u32, now: i64, effects: &mut Vec<Effect>) {
-        let inode = self.inodes.get_mut(slot);
+        let inode = self.inodes.get(slot);
         if inode.links > 1 {
-            inode.changed_ns = now;
             self.drop_link(slot, folder);
+            self.inodes.get_mut(slot).changed_ns = now;
             return;
         }
         let id = InodeId(inode.id);
-        for block in self.blocks_of(slot).to_vec() {
-            self.forget_block(block, effects);
-        }
-        if let Body::List(list) = self.inodes.get(slot).blocks() {
-            self.lists.remove(list);
-        }
+        self.let_blocks_go(slot, effects);
+        self.free_list(slot);
         if let Some(lease) = self.leases.remove(id) {
             effects.push(Effect::LeaseGone { inode: id, holder: lease.holder });
         }
         self.counters.files -= 1;
         self.forget_inode(slot);
+    }
+
+    /// Frees the list of a file's blocks; the file is about to go.
+    pub(super) fn free_list(&mut self, slot: u32) {
+        if let Body::List(list) = self.inodes.get(slot).blocks() {
+            self.lists.remove(list);
+        }
     }
 
     fn forget_inode(&mut self, slot: u32) {
@@ -374,6 +391,7 @@ impl State {
         let Some(slot) = walk.target.filter(|&slot| slot != ROOT) else { return Ok(None) };
         self.catalogue.demand_unguarded(path)?;
         self.demand_removal(caller, walk.folder, slot, path)?;
+        self.demand_no_snapshots(slot, path, "deleted")?;
         let inode = self.inodes.get(slot);
         if inode.is_folder() && inode.children() > 0 {
             if !recursive {
@@ -441,7 +459,9 @@ impl State {
         self.catalogue.demand_unguarded(source)?;
         self.catalogue.demand_unguarded(target)?;
         self.demand_removal(caller, from, slot, source)?;
+        self.demand_no_snapshots(slot, source, "renamed")?;
         let walk = self.walk(caller, target)?;
+        demand_no_reserved_name(target)?;
         if walk.missing > 1 {
             let parent = target.parent().unwrap_or_else(FsPath::root);
             return error(
@@ -450,6 +470,7 @@ impl State {
             );
         }
         self.demand(caller, walk.folder, WRITE, target)?;
+        self.demand_not_nested(slot, walk.folder, target)?;
         if let Some(old) = walk.target {
             self.plan_replace(caller, slot, old, walk.folder, target, mode)?;
         }
@@ -510,6 +531,7 @@ impl State {
             }
             _ => {}
         }
+        self.demand_no_snapshots(old, target, "replaced")?;
         self.demand_removal(caller, folder, old, target)
     }
 
@@ -530,6 +552,7 @@ impl State {
         }
         self.attach(plan.to, name, plan.slot, now);
         self.move_link(plan.slot, plan.from, plan.to);
+        self.preserve(plan.slot);
         self.inodes.get_mut(plan.slot).changed_ns = now;
         self.charge(&plan.charges);
     }
@@ -625,6 +648,7 @@ impl State {
     }
 
     fn set_permission(&mut self, slot: u32, permission: Permission, now: i64) {
+        self.preserve(slot);
         let number = self.interned.permissions.number(permission);
         let inode = self.inodes.get_mut(slot);
         inode.permission = number;
@@ -632,6 +656,7 @@ impl State {
     }
 
     fn set_replication(&mut self, slot: u32, replication: u32, now: i64, out: &mut Vec<Effect>) {
+        self.preserve(slot);
         self.charge_file(slot, self.space_to_replicate(slot, replication));
         let old = *self.interned.layouts.get(self.inodes.get(slot).layout);
         let layout = self.interned.layouts.number(Layout { replication, ..old });
@@ -639,8 +664,8 @@ impl State {
         inode.layout = layout;
         inode.changed_ns = now;
         for &block in self.blocks_of(slot) {
-            let block_id = BlockId(self.blocks.get(block).id);
-            out.push(Effect::ReplicationChanged { block: block_id, slot: block, replication });
+            let BlockInfo { id, replication, .. } = self.block_info(block);
+            out.push(Effect::ReplicationChanged { block: id, slot: block, replication });
         }
     }
 }

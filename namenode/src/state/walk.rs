@@ -7,7 +7,7 @@
 use proto::{Error, FsPath, InodeId, Result};
 
 use super::State;
-use super::tree::not_found;
+use super::snapshots::{Look, Seen};
 use crate::op::Caller;
 
 /// Where a walk is. Made by [`State::begin_walk`].
@@ -18,7 +18,8 @@ pub(crate) struct Walker {
 }
 
 struct Level {
-    folder: InodeId,
+    /// In a snapshot, where inodes do not tell folders apart, the path finds it.
+    folder: Option<InodeId>,
     /// The last name seen in it.
     after: Vec<u8>,
     path_bytes: usize,
@@ -27,10 +28,11 @@ struct Level {
 impl State {
     /// The inode of a path, and a walk through what is under it: nothing, if it is a file.
     pub(crate) fn begin_walk(&self, caller: &Caller, path: &FsPath) -> Result<(u32, Walker)> {
-        let slot = self.walk(caller, path)?.target.ok_or_else(|| not_found(path))?;
+        let Seen { slot, in_snapshot } = self.existing_seen(caller, path)?;
         let inode = self.inodes.get(slot);
         let path = if path.is_root() { String::new() } else { path.as_str().to_owned() };
-        let level = Level { folder: InodeId(inode.id), after: Vec::new(), path_bytes: path.len() };
+        let folder = (!in_snapshot).then_some(InodeId(inode.id));
+        let level = Level { folder, after: Vec::new(), path_bytes: path.len() };
         let levels = if inode.is_folder() { vec![level] } else { Vec::new() };
         Ok((slot, Walker { levels, path }))
     }
@@ -46,7 +48,11 @@ impl State {
         let mut left = limit;
         while left > 0 {
             let Some(level) = walker.levels.last_mut() else { return Ok(false) };
-            let folder = self.slot_of_inode(level.folder);
+            let in_snapshot = level.folder.is_none();
+            let folder = match level.folder {
+                Some(folder) => self.slot_of_inode(folder),
+                None => self.slot_in_snapshot(&walker.path[..level.path_bytes]),
+            };
             let Some(folder) = folder.filter(|&slot| self.inodes.get(slot).is_folder()) else {
                 walker.levels.pop();
                 continue;
@@ -54,7 +60,7 @@ impl State {
             let (mut failed, mut into) = (None::<Error>, None);
             let (path, after) = (&mut walker.path, std::mem::take(&mut level.after));
             let mut last = None;
-            let all = self.nodes.visit(self.inodes.get(folder).body, &after, &mut |name, slot| {
+            let all = self.nodes.visit(self.entries_of(folder), &after, &mut |name, slot| {
                 path.truncate(level.path_bytes);
                 path.push('/');
                 path.push_str(&String::from_utf8_lossy(name));
@@ -73,7 +79,7 @@ impl State {
                 return Err(error);
             }
             if let Some(slot) = into {
-                let folder = InodeId(self.inodes.get(slot).id);
+                let folder = (!in_snapshot).then(|| InodeId(self.inodes.get(slot).id));
                 let path_bytes = walker.path.len();
                 walker.levels.push(Level { folder, after: Vec::new(), path_bytes });
             } else if all {
@@ -81,5 +87,14 @@ impl State {
             }
         }
         Ok(!walker.levels.is_empty())
+    }
+
+    /// The inode of a path that a walk came by.
+    fn slot_in_snapshot(&self, path: &str) -> Option<u32> {
+        let path = FsPath::parse(path).ok()?;
+        match self.look(&Caller::superuser(""), &path) {
+            Ok(Look::Inode(seen)) => Some(seen.slot),
+            _ => None,
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::op;
 pub const MODE_BITS: u32 = 0o1777;
 /// The flag of a file or folder with an access control list.
 const FLAG_ACL: u32 = 1;
+/// The flag of a folder that may have snapshots.
+const FLAG_SNAPSHOTTABLE: u32 = 8;
 
 /// A file or folder; `name` is what a listing calls it, empty elsewhere.
 pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
@@ -36,9 +38,15 @@ pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
         file_id: Some(status.inode),
         children_num: Some(i32::try_from(status.children).unwrap_or(i32::MAX)),
         storage_policy: Some(status.storage_policy),
-        flags: Some(if status.has_acl { FLAG_ACL } else { 0 }),
+        flags: Some(flags(status)),
         ..Default::default()
     }
+}
+
+/// What else HDFS tells of a file or folder.
+fn flags(status: &FileStatus) -> u32 {
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    flag(status.has_acl, FLAG_ACL) | flag(status.snapshottable, FLAG_SNAPSHOTTABLE)
 }
 
 /// Milliseconds since 1970-01-01 UTC; 0 for what was before.

@@ -11,6 +11,7 @@
 //! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
 //! | `service` | the NameNode of itself; the small protocols of Java's tools |
 //! | `quotas` | quotas, sums over trees |
+//! | `snapshots` | snapshots |
 //!
 //! A method takes its message apart and calls the same function of [`Node`] that gRPC calls: there is one check of
 //! permissions and one set of rules. The table below names every method with its function. `now` answers on the
@@ -31,6 +32,7 @@ mod errors;
 mod namespace;
 mod quotas;
 mod service;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -152,6 +154,14 @@ methods! { client_protocol:
     "setQuota" => later SetQuota Other quotas::set_quota;
     "getQuotaUsage" => later GetQuotaUsage Other quotas::get_quota_usage;
     "getContentSummary" => later GetContentSummary Other quotas::get_content_summary;
+    "allowSnapshot" => later AllowSnapshot Snapshot snapshots::allow_snapshot;
+    "disallowSnapshot" => later DisallowSnapshot Snapshot snapshots::disallow_snapshot;
+    "createSnapshot" => later CreateSnapshot Snapshot snapshots::create_snapshot;
+    "deleteSnapshot" => later DeleteSnapshot Snapshot snapshots::delete_snapshot;
+    "renameSnapshot" => later RenameSnapshot Snapshot snapshots::rename_snapshot;
+    "getSnapshottableDirListing" => now GetSnapshottableFolders Snapshot snapshots::get_snapshottable_dir_listing;
+    "getSnapshotListing" => now GetSnapshots Snapshot snapshots::get_snapshot_listing;
+    "getSnapshotDiffReport" => now GetSnapshotDiff Snapshot snapshots::get_snapshot_diff_report;
     "getFileLinkInfo" => now GetFileInfo Other namespace::get_file_link_info;
     "getLocatedFileInfo" => now GetBlockLocations Other blocks::get_located_file_info;
     "getLinkTarget" => now GetFileInfo Other namespace::get_link_target;

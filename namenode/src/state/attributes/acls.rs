@@ -14,7 +14,7 @@ use crate::state::slab::NONE;
 impl State {
     /// The list of a path, as readers get it. The path's folders must grant `x`.
     pub fn acl_status(&self, caller: &Caller, path: &FsPath) -> Result<AclStatus> {
-        let (slot, _) = self.existing(caller, path)?;
+        let slot = self.existing_seen(caller, path)?.slot;
         let permission = self.permission(slot);
         let mut entries = Vec::new();
         if let Some(acl) = self.acl_of(slot) {

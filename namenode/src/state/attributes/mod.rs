@@ -197,7 +197,6 @@ impl State {
     }
 
     /// Gives one inode what hangs on another: a frozen copy of it, for example.
-    #[allow(dead_code, reason = "for snapshots")]
     pub(crate) fn copy_attributes(&mut self, from_slot: u32, to_slot: u32) {
         let copied = self.attached(from_slot).cloned();
         self.change_attached(to_slot, |attached| {
@@ -250,16 +249,19 @@ impl State {
         let slot = match op {
             A::SetXAttr { path, raw, xattr, mode } => {
                 let slot = self.plan_set_xattr(caller, path, *raw, xattr, *mode)?;
+                self.preserve(slot);
                 self.set_xattr(slot, xattr);
                 slot
             }
             A::RemoveXAttr { path, raw, space, name } => {
                 let slot = self.plan_remove_xattr(caller, path, *raw, *space, name)?;
+                self.preserve(slot);
                 self.remove_xattr(slot, *space, name);
                 slot
             }
             A::SetStoragePolicy { path, policy } => {
                 let slot = self.plan_set_policy(caller, path, *policy)?;
+                self.preserve(slot);
                 self.change_attached(slot, |attached| attached.policy = *policy);
                 slot
             }
@@ -269,6 +271,7 @@ impl State {
             | A::RemoveAcl { .. }
             | A::SetAcl { .. } => {
                 let (slot, entries) = self.plan_acl(caller, op)?;
+                self.preserve(slot);
                 self.set_acl(slot, &entries);
                 slot
             }

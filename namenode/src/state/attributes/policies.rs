@@ -10,7 +10,6 @@ use crate::op::quota::StorageType;
 use crate::state::State;
 use crate::state::permissions::{READ, WRITE};
 use crate::state::slab::NONE;
-use crate::state::tree::not_found;
 
 use StorageType::{Archive, Disk, Provided, RamDisk, Ssd};
 
@@ -122,7 +121,7 @@ impl State {
 
     /// The policy that holds for a path; HOT if nobody set one. Needs `r`.
     pub fn storage_policy(&self, caller: &Caller, path: &FsPath) -> Result<&'static StoragePolicy> {
-        let slot = self.walk(caller, path)?.target.ok_or_else(|| not_found(path))?;
+        let slot = self.existing_seen(caller, path)?.slot;
         self.demand(caller, slot, READ, path)?;
         let id = match self.policy_of(slot) {
             0 => DEFAULT_POLICY,

@@ -77,7 +77,7 @@ impl State {
         for (space, name) in names {
             demand_visible(caller, raw, *space, name)?;
         }
-        let (slot, _) = self.existing(caller, path)?;
+        let slot = self.existing_seen(caller, path)?.slot;
         self.demand(caller, slot, READ, path)?;
         let xattrs = self.xattrs_of(slot);
         if names.is_empty() {
@@ -101,7 +101,7 @@ impl State {
         raw: bool,
     ) -> Result<Vec<(XAttrSpace, String)>> {
         demand_raw(caller, raw)?;
-        let (slot, _) = self.existing(caller, path)?;
+        let slot = self.existing_seen(caller, path)?.slot;
         let seen = self.xattrs_of(slot).iter();
         let seen = seen.filter(|x| is_visible(caller, raw, x.space, &x.name));
         Ok(seen.map(|x| (x.space, x.name.clone())).collect())

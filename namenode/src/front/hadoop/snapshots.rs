@@ -1,0 +1,158 @@
+//! ClientNamenodeProtocol: snapshots.
+
+use bytes::Bytes;
+use proto::hadoop::hdfs::*;
+use proto::{Code, Error};
+
+use super::Asked;
+use super::convert::file_status;
+use super::errors::{Answered, Failure};
+use crate::op::Reply;
+use crate::op::snapshot::SnapshotOp;
+use crate::state::{DiffEntry, SnapshotStatus, SnapshottableStatus};
+
+/// Enters the call and changes; an error is told in the words that HDFS has.
+async fn change(asked: &Asked, root: &str, op: SnapshotOp) -> Answered<Reply> {
+    let call = asked.enter()?;
+    asked.node.change_snapshots(call, op).await.map_err(|error| refusal(error, root))
+}
+
+fn refusal(error: Error, root: &str) -> Failure {
+    match error.code {
+        Code::NotFound => {
+            let message = format!("Directory does not exist: {root}");
+            Failure::java(ipc::exceptions::FILE_NOT_FOUND, message)
+        }
+        Code::NotFolder => {
+            let message = format!("`{root}': Is not a directory");
+            Failure::java(ipc::exceptions::PATH_NOT_DIRECTORY, message)
+        }
+        Code::InvalidPath => Failure::java(ipc::exceptions::HADOOP_ILLEGAL_ARGUMENT, error.message),
+        _ => Failure::from(error),
+    }
+}
+
+pub async fn allow_snapshot(
+    asked: Asked,
+    request: AllowSnapshotRequestProto,
+) -> Answered<AllowSnapshotResponseProto> {
+    let root = request.snapshot_root;
+    let op = SnapshotOp::Allow { path: asked.path(&root)? };
+    change(&asked, &root, op).await.map(|_| AllowSnapshotResponseProto {})
+}
+
+pub async fn disallow_snapshot(
+    asked: Asked,
+    request: DisallowSnapshotRequestProto,
+) -> Answered<DisallowSnapshotResponseProto> {
+    let root = request.snapshot_root;
+    let op = SnapshotOp::Disallow { path: asked.path(&root)? };
+    change(&asked, &root, op).await.map(|_| DisallowSnapshotResponseProto {})
+}
+
+pub async fn create_snapshot(
+    asked: Asked,
+    request: CreateSnapshotRequestProto,
+) -> Answered<CreateSnapshotResponseProto> {
+    let root = request.snapshot_root;
+    let name = request.snapshot_name.unwrap_or_default();
+    let op = SnapshotOp::Create { path: asked.path(&root)?, name };
+    match change(&asked, &root, op).await? {
+        Reply::Snapshot(path) => {
+            Ok(CreateSnapshotResponseProto { snapshot_path: path.to_string() })
+        }
+        reply => Ok(crate::front::node::unexpected("createSnapshot", &reply)?),
+    }
+}
+
+pub async fn delete_snapshot(
+    asked: Asked,
+    request: DeleteSnapshotRequestProto,
+) -> Answered<DeleteSnapshotResponseProto> {
+    let root = request.snapshot_root;
+    let op = SnapshotOp::Delete { path: asked.path(&root)?, name: request.snapshot_name };
+    change(&asked, &root, op).await.map(|_| DeleteSnapshotResponseProto {})
+}
+
+pub async fn rename_snapshot(
+    asked: Asked,
+    request: RenameSnapshotRequestProto,
+) -> Answered<RenameSnapshotResponseProto> {
+    let root = request.snapshot_root;
+    let op = SnapshotOp::Rename {
+        path: asked.path(&root)?,
+        from: request.snapshot_old_name,
+        to: request.snapshot_new_name,
+    };
+    change(&asked, &root, op).await.map(|_| RenameSnapshotResponseProto {})
+}
+
+pub fn get_snapshottable_dir_listing(
+    asked: &Asked,
+    _: GetSnapshottableDirListingRequestProto,
+) -> Answered<GetSnapshottableDirListingResponseProto> {
+    let (caller, _) = asked.enter()?;
+    let found = asked.node.snapshottable_folders(&caller);
+    let listing = SnapshottableDirectoryListingProto {
+        snapshottable_dir_listing: found.iter().map(snapshottable).collect(),
+    };
+    // As HDFS has it, nothing is told rather than an empty list.
+    let snapshottable_dir_list = (!found.is_empty()).then_some(listing);
+    Ok(GetSnapshottableDirListingResponseProto { snapshottable_dir_list })
+}
+
+fn snapshottable(folder: &SnapshottableStatus) -> SnapshottableDirectoryStatusProto {
+    let parent = folder.path.parent().map_or(Bytes::new(), |path| path.to_string().into());
+    SnapshottableDirectoryStatusProto {
+        dir_status: file_status(&folder.status, folder.path.name().unwrap_or("")),
+        snapshot_quota: folder.limit,
+        snapshot_number: folder.snapshots,
+        parent_fullpath: parent,
+    }
+}
+
+pub fn get_snapshot_listing(
+    asked: &Asked,
+    request: GetSnapshotListingRequestProto,
+) -> Answered<GetSnapshotListingResponseProto> {
+    let (caller, _) = asked.enter()?;
+    let root = request.snapshot_root;
+    let found = asked.node.snapshots(&caller, &asked.path(&root)?);
+    let found = found.map_err(|error| refusal(error, &root))?;
+    let listing = SnapshotListingProto { snapshot_listing: found.iter().map(snapshot).collect() };
+    Ok(GetSnapshotListingResponseProto { snapshot_list: Some(listing) })
+}
+
+fn snapshot(snapshot: &SnapshotStatus) -> SnapshotStatusProto {
+    SnapshotStatusProto {
+        dir_status: file_status(&snapshot.status, &snapshot.status.name),
+        snapshot_id: snapshot.id,
+        parent_fullpath: snapshot.folder.to_string().into(),
+        is_deleted: false,
+    }
+}
+
+pub fn get_snapshot_diff_report(
+    asked: &Asked,
+    request: GetSnapshotDiffReportRequestProto,
+) -> Answered<GetSnapshotDiffReportResponseProto> {
+    let (caller, _) = asked.enter()?;
+    let (root, from, to) = (request.snapshot_root, request.from_snapshot, request.to_snapshot);
+    let found = asked.node.snapshot_diff(&caller, &asked.path(&root)?, (&from, &to));
+    let found = found.map_err(|error| refusal(error, &root))?;
+    let report = SnapshotDiffReportProto {
+        snapshot_root: root,
+        from_snapshot: from,
+        to_snapshot: to,
+        diff_report_entries: found.into_iter().map(difference).collect(),
+    };
+    Ok(GetSnapshotDiffReportResponseProto { diff_report: report })
+}
+
+fn difference(entry: DiffEntry) -> SnapshotDiffReportEntryProto {
+    SnapshotDiffReportEntryProto {
+        fullpath: entry.path.into(),
+        modification_label: entry.kind.label().to_owned(),
+        target_path: entry.target.map(Bytes::from),
+    }
+}

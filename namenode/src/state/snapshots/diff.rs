@@ -1,0 +1,262 @@
+//! What differs between two snapshots of a folder, or between a snapshot and the folder as it is.
+//!
+//! Both trees are walked side by side, folder by folder of the same inode. Where both share the same entries nothing
+//! below differs, and the walk ends: it takes time in proportion to what changed, by folders. An inode that went from
+//! one name and came up under another was renamed; a renamed folder is walked as well.
+//!
+//! As in HDFS a folder is modified if it lost or got entries, or if its owner, group, mode or attributes differ;
+//! a file if its content, replication or those differ. Times alone do not count.
+
+use std::collections::BTreeMap;
+
+use proto::{Code, Error, FsPath, Result};
+
+use super::super::State;
+use super::super::permissions::{EXECUTE, READ};
+use crate::op::Caller;
+
+/// Entries of one report, at most.
+pub const SNAPSHOT_DIFF_ENTRIES_MAX: usize = 1 << 20;
+
+/// What became of a path. The order is that of the entries about one folder in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiffKind {
+    /// It is there in both, and differs.
+    Modified,
+    /// It is there in the second alone.
+    Created,
+    /// It is there in the first alone.
+    Deleted,
+    /// It has another path in the second.
+    Renamed,
+}
+
+impl DiffKind {
+    /// Hadoop's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Created => "+",
+            Self::Deleted => "-",
+            Self::Modified => "M",
+            Self::Renamed => "R",
+        }
+    }
+}
+
+/// One difference. Paths are relative to the folder, without a leading slash; the folder itself is empty. As in HDFS,
+/// what is in a folder that was renamed is told under the folder's first name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiffEntry {
+    /// What became of it.
+    pub kind: DiffKind,
+    /// Its path.
+    pub path: String,
+    /// Of what was renamed, the path that it went to.
+    pub target: Option<String>,
+}
+
+/// An entry that is in one of two folders alone.
+struct Lone {
+    slot: u32,
+    path: String,
+}
+
+/// A walk over two trees.
+struct Walker<'s> {
+    state: &'s State,
+    caller: &'s Caller,
+    root: &'s FsPath,
+    /// Folders to compare: slots in the first and second, and the path.
+    pending: Vec<(u32, u32, String)>,
+    /// By the path of the folder that they are about, then kind and path.
+    found: BTreeMap<(Vec<String>, DiffKind, String), Option<String>>,
+    /// What came and went, by inode.
+    created: BTreeMap<u64, Vec<Lone>>,
+    deleted: BTreeMap<u64, Vec<Lone>>,
+}
+
+impl State {
+    /// What differs from the snapshot `from` to the snapshot `to` of a folder; an empty name is the folder as it is.
+    /// Needs `r` and `x` on every folder that is looked into.
+    pub fn snapshot_diff(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        from: &str,
+        to: &str,
+    ) -> Result<Vec<DiffEntry>> {
+        let folder = self.folder_to_snapshot(caller, path)?;
+        let snapshots = self.snapshots_of(folder, path)?;
+        let root = |name: &str| match snapshots.get(name) {
+            _ if name.is_empty() => Ok(folder),
+            Some(snapshot) => Ok(snapshot.root),
+            None => {
+                let message =
+                    format!("Cannot find the snapshot of directory {path} with name {name}");
+                Err(Error::new(Code::Snapshot, message))
+            }
+        };
+        let (from, to) = (root(from)?, root(to)?);
+        let mut walker = Walker {
+            state: self,
+            caller,
+            root: path,
+            pending: vec![(from, to, String::new())],
+            found: BTreeMap::new(),
+            created: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+        };
+        walker.walk()?;
+        let entry = |((_, kind, path), target): ((_, DiffKind, String), _)| DiffEntry {
+            kind,
+            path,
+            target,
+        };
+        Ok(walker.found.into_iter().map(entry).collect())
+    }
+
+    /// Whether two records of the same inode differ in what a report tells, their entries left out.
+    fn differs(&self, from: u32, to: u32) -> bool {
+        if from == to {
+            return false;
+        }
+        let (a, b) = (self.inodes.get(from), self.inodes.get(to));
+        let attached = |slot| self.attached(slot).map(|it| (it.policy, &it.acl, &it.xattrs));
+        if a.permission != b.permission || attached(from) != attached(to) {
+            return true;
+        }
+        if a.is_folder() {
+            return false;
+        }
+        a.layout != b.layout
+            || a.length != b.length
+            || !self.content_of(from).eq(self.content_of(to))
+    }
+}
+
+impl Walker<'_> {
+    fn walk(&mut self) -> Result<()> {
+        loop {
+            while let Some((from, to, path)) = self.pending.pop() {
+                self.compare_folders(from, to, path)?;
+            }
+            self.match_renames()?;
+            if self.pending.is_empty() {
+                break;
+            }
+        }
+        for (kind, lone) in [
+            (DiffKind::Created, std::mem::take(&mut self.created)),
+            (DiffKind::Deleted, std::mem::take(&mut self.deleted)),
+        ] {
+            for entry in lone.into_values().flatten() {
+                self.tell(kind, entry.path, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_folders(&mut self, from: u32, to: u32, path: String) -> Result<()> {
+        let state = self.state;
+        let (a, b) = (state.entries_owner(from), state.entries_owner(to));
+        let mut modified = state.differs(from, to);
+        if a != b {
+            state.demand(self.caller, from, READ | EXECUTE, self.root)?;
+            state.demand(self.caller, to, READ | EXECUTE, self.root)?;
+            let mut before = BTreeMap::new();
+            state.nodes.visit(state.inodes.get(a).body, b"", &mut |name, child| {
+                before.insert(name.to_vec(), child);
+                true
+            });
+            let mut after = Vec::new();
+            state.nodes.visit(state.inodes.get(b).body, b"", &mut |name, child| {
+                after.push((name.to_vec(), child));
+                true
+            });
+            let id = |slot: u32| state.inodes.get(slot).id;
+            for (name, new) in after {
+                let path = below(&path, &name);
+                match before.get(&name) {
+                    Some(&old) if id(old) == id(new) => {
+                        before.remove(&name);
+                        self.compare(old, new, path)?;
+                    }
+                    _ => {
+                        modified = true;
+                        let lone = Lone { slot: new, path };
+                        self.created.entry(id(new)).or_default().push(lone);
+                    }
+                }
+            }
+            modified |= !before.is_empty();
+            for (name, old) in before {
+                let lone = Lone { slot: old, path: below(&path, &name) };
+                self.deleted.entry(id(old)).or_default().push(lone);
+            }
+        }
+        if modified { self.tell(DiffKind::Modified, path, None) } else { Ok(()) }
+    }
+
+    /// The same inode in both trees.
+    fn compare(&mut self, old: u32, new: u32, path: String) -> Result<()> {
+        if self.state.inodes.get(old).is_folder() {
+            self.pending.push((old, new, path));
+        } else if self.state.differs(old, new) {
+            self.tell(DiffKind::Modified, path, None)?;
+        }
+        Ok(())
+    }
+
+    /// What went from one place and came up in another was renamed.
+    fn match_renames(&mut self) -> Result<()> {
+        let both: Vec<u64> =
+            self.deleted.keys().filter(|id| self.created.contains_key(id)).copied().collect();
+        for id in both {
+            let (Some(mut gone), Some(mut come)) =
+                (self.deleted.remove(&id), self.created.remove(&id))
+            else {
+                continue;
+            };
+            while !gone.is_empty() && !come.is_empty() {
+                let (old, new) = (gone.remove(0), come.remove(0));
+                self.tell(DiffKind::Renamed, old.path.clone(), Some(new.path))?;
+                self.compare(old.slot, new.slot, old.path)?;
+            }
+            if !gone.is_empty() {
+                self.deleted.insert(id, gone);
+            }
+            if !come.is_empty() {
+                self.created.insert(id, come);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, kind: DiffKind, path: String, target: Option<String>) -> Result<()> {
+        if self.found.len() >= SNAPSHOT_DIFF_ENTRIES_MAX {
+            let root = self.root;
+            let message =
+                format!("{root}: more than {SNAPSHOT_DIFF_ENTRIES_MAX} differences in one report");
+            return Err(Error::new(Code::LimitExceeded, message));
+        }
+        let about = match kind {
+            DiffKind::Modified => &path[..],
+            _ => path.rsplit_once('/').map_or("", |(folder, _)| folder),
+        };
+        let about = about.split('/').filter(|name| !name.is_empty()).map(String::from).collect();
+        self.found.insert((about, kind, path), target);
+        Ok(())
+    }
+}
+
+impl State {
+    /// The folder whose record has the root node of a folder's entries.
+    fn entries_owner(&self, folder: u32) -> u32 {
+        self.inodes.get(folder).shared_from().unwrap_or(folder)
+    }
+}
+
+fn below(folder: &str, name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    if folder.is_empty() { name.into_owned() } else { format!("{folder}/{name}") }
+}

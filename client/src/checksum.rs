@@ -1,6 +1,7 @@
-//! The checksum of a whole file, as HDFS computes it: MD5 over the blocks' MD5s over their chunks' CRCs.
+//! The checksum of a whole file, as HDFS computes it: MD5 over the blocks' MD5s over their chunks' CRCs; or composite,
+//! which is the CRC of the file's bytes, whatever its blocks and chunks.
 //!
-//! Each block's MD5 comes from one of its DataNodes (op 85), which has the chunk checksums at hand. HDFS takes the
+//! Each block's part comes from one of its DataNodes (op 85), which has the chunk checksums at hand. HDFS takes the
 //! outer MD5 over its whole buffer, which is filled up with zeros to the next power of two, 32 at least; so do we,
 //! since the value exists to be compared with HDFS's.
 
@@ -15,9 +16,14 @@ use proto::hadoop::hdfs::{
 use proto::{Code, Error, FsPath, Result};
 use tokio::io::AsyncWriteExt;
 use transfer::connection::within;
-use transfer::{Peer, Request, op};
+use transfer::crc::Composite;
+use transfer::{ChecksumKind, Peer, Request, op};
 
 use crate::fs::{Fs, incomplete};
+
+/// Op 85's kinds, and the bytes that answer them.
+const MD5_CRC: (u32, usize) = (1, 16);
+const COMPOSITE_CRC: (u32, usize) = (2, 4);
 
 /// Bytes of the smallest buffer that HDFS takes the outer MD5 over.
 const OUTER_BYTES_MIN: usize = 32;
@@ -62,13 +68,80 @@ impl fmt::Display for FileChecksum {
     }
 }
 
+/// The CRC of a file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompositeChecksum {
+    /// Which CRC.
+    pub kind: ChecksumKind,
+    /// Its value; 0 for an empty file.
+    pub crc: u32,
+}
+
+impl CompositeChecksum {
+    /// HDFS's name of the function.
+    pub fn algorithm(&self) -> String {
+        format!("COMPOSITE-{}", name(self.kind))
+    }
+
+    /// The CRC in hexadecimal.
+    pub fn hex(&self) -> String {
+        format!("{:08x}", self.crc)
+    }
+}
+
+impl fmt::Display for CompositeChecksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm(), self.hex())
+    }
+}
+
+fn name(kind: ChecksumKind) -> &'static str {
+    match kind {
+        ChecksumKind::Null => "NULL",
+        ChecksumKind::Crc32 => "CRC32",
+        ChecksumKind::Crc32c => "CRC32C",
+    }
+}
+
+pub(crate) async fn composite_of_file(fs: &Fs, path: &FsPath) -> Result<CompositeChecksum> {
+    let reader = fs.open(path).await?;
+    let mut whole: Option<(ChecksumKind, Composite)> = None;
+    for located in &reader.all_blocks().await? {
+        let sum = of_block(fs, path, located, COMPOSITE_CRC).await?;
+        let kind = match crc_name(path, &sum)? {
+            "CRC32" => ChecksumKind::Crc32,
+            _ => ChecksumKind::Crc32c,
+        };
+        let (first, composite) = match &mut whole {
+            Some((first, composite)) => (*first, composite),
+            None => {
+                let composite = Composite::new(kind).ok_or_else(|| {
+                    Error::new(Code::Unsupported, format!("{path}: a block without CRCs"))
+                })?;
+                let (first, composite) = whole.insert((kind, composite));
+                (*first, composite)
+            }
+        };
+        if first != kind {
+            let (one, other) = (name(first), name(kind));
+            let what = format!("{path}: blocks under {one} and under {other}");
+            return Err(Error::new(Code::Unsupported, what));
+        }
+        let crc = sum.block_checksum[..].try_into().expect("its length was checked");
+        let block = located.block.as_ref();
+        composite.append(u32::from_be_bytes(crc), block.map_or(0, |block| block.length));
+    }
+    let (kind, crc) = whole.map_or((ChecksumKind::Crc32c, 0), |(kind, all)| (kind, all.value()));
+    Ok(CompositeChecksum { kind, crc })
+}
+
 pub(crate) async fn of_file(fs: &Fs, path: &FsPath) -> Result<FileChecksum> {
     let reader = fs.open(path).await?;
     let blocks = reader.all_blocks().await?;
     let mut digests = Vec::with_capacity(16 * blocks.len());
     let (mut bytes_per_crc, mut crcs_per_block, mut crc) = (0, 0, "CRC32");
     for (index, located) in blocks.iter().enumerate() {
-        let sum = of_block(fs, path, located).await?;
+        let sum = of_block(fs, path, located, MD5_CRC).await?;
         digests.extend_from_slice(&sum.block_checksum);
         let crc_of_block = crc_name(path, &sum)?;
         if index == 0 {
@@ -112,10 +185,11 @@ async fn of_block(
     fs: &Fs,
     path: &FsPath,
     located: &LocatedBlock,
+    asked: (u32, usize),
 ) -> Result<OpBlockChecksumResponseProto> {
     let mut said = Vec::new();
     for location in &located.locations {
-        match ask(fs, location, located).await {
+        match ask(fs, location, located, asked).await {
             Ok(sum) => return Ok(sum),
             Err(error) => said.push(error.to_string()),
         }
@@ -131,13 +205,14 @@ async fn ask(
     fs: &Fs,
     location: &DatanodeAddress,
     located: &LocatedBlock,
+    (kind, bytes): (u32, usize),
 ) -> Result<OpBlockChecksumResponseProto> {
     let peer = Peer::from_address(location)?;
     let block = located.block.as_ref().ok_or_else(|| incomplete("get block locations", "block"))?;
     let request = Request::BlockChecksum(OpBlockChecksumProto {
         header: op::base_header(&fs.server_defaults().pool_id, block),
         block_checksum_options: Some(BlockChecksumOptionsProto {
-            block_checksum_type: Some(1),
+            block_checksum_type: Some(kind),
             stripe_length: None,
         }),
     });
@@ -155,10 +230,10 @@ async fn ask(
     let sum = reply.checksum_response.ok_or_else(|| {
         Error::new(Code::Incompatible, format!("{peer} answered without a checksum"))
     })?;
-    if sum.block_checksum.len() != 16 {
+    if sum.block_checksum.len() != bytes {
         return Err(Error::new(
             Code::Incompatible,
-            format!("{peer} answered {} bytes, expected an MD5", sum.block_checksum.len()),
+            format!("{peer} answered {} bytes, expected {bytes}", sum.block_checksum.len()),
         ));
     }
     Ok(sum)

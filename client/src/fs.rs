@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use transfer::{Pool, Timeouts};
 
 use crate::catalogue::Catalogue;
-use crate::checksum::FileChecksum;
+use crate::checksum::{CompositeChecksum, FileChecksum};
 use crate::config::Config;
 use crate::lease::Lease;
 use crate::namenode::NameNode;
@@ -449,6 +449,11 @@ impl Fs {
     /// The checksum of a whole file, as HDFS computes it.
     pub async fn checksum(&self, path: &FsPath) -> Result<FileChecksum> {
         crate::checksum::of_file(self, path).await
+    }
+
+    /// The CRC of a whole file's bytes, joined from those of its chunks: the same however it is cut into blocks.
+    pub async fn composite_checksum(&self, path: &FsPath) -> Result<CompositeChecksum> {
+        crate::checksum::composite_of_file(self, path).await
     }
 
     /// Takes the lease from whoever writes a file, and settles its length. `false`: that is under way.

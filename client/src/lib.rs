@@ -44,7 +44,7 @@ mod retry;
 pub mod write;
 
 pub use catalogue::{Catalogue, NewVersion};
-pub use checksum::FileChecksum;
+pub use checksum::{CompositeChecksum, FileChecksum};
 pub use config::Config;
 pub use fs::{CreateOptions, Fs, Recursion};
 pub use read::{BlockingReader, FileReader};
@@ -66,6 +66,7 @@ mod tests {
         spawnable(fs.read_all(path, 1));
         spawnable(fs.write_all(path, b""));
         spawnable(fs.checksum(path));
+        spawnable(fs.composite_checksum(path));
         spawnable(fs.list(path));
         spawnable(async move {
             let mut writer = fs.append(path).await?;

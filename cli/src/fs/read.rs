@@ -61,6 +61,9 @@ pub struct ChecksumArgs {
     /// Print as JSON
     #[arg(long)]
     json: bool,
+    /// The CRC of the bytes (HDFS's COMPOSITE_CRC), the same whatever the blocks and chunks are
+    #[arg(long)]
+    composite: bool,
     /// Files; patterns match
     #[arg(required = true)]
     paths: Vec<String>,
@@ -197,12 +200,14 @@ pub async fn checksum(args: &ChecksumArgs, shell: &Shell, out: &mut Out) -> Resu
     let sums = std::cell::RefCell::new(Vec::new());
     let result = each(&paths, async |path| {
         refuse_folder(path, shell).await?;
-        let sum = shell.fs.checksum(path).await?;
-        sums.borrow_mut().push(Sum {
-            path: path.to_string(),
-            algorithm: sum.algorithm(),
-            checksum: sum.hex(),
-        });
+        let (algorithm, checksum) = if args.composite {
+            let sum = shell.fs.composite_checksum(path).await?;
+            (sum.algorithm(), sum.hex())
+        } else {
+            let sum = shell.fs.checksum(path).await?;
+            (sum.algorithm(), sum.hex())
+        };
+        sums.borrow_mut().push(Sum { path: path.to_string(), algorithm, checksum });
         Ok(())
     })
     .await;

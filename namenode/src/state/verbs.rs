@@ -46,9 +46,10 @@ impl NewMode {
         Self { masked: mode, unmasked: None }
     }
 
-    /// Folders that are made on the way can be entered and written by their owner.
+    /// Folders that are made on the way can be entered and written by their owner, and have no special bits.
     pub(super) fn with_owner_writing(self) -> Self {
-        Self { masked: self.masked | 0o300, unmasked: self.unmasked.map(|mode| mode | 0o300) }
+        let of_parent = |mode: u16| mode & 0o777 | 0o300;
+        Self { masked: of_parent(self.masked), unmasked: self.unmasked.map(of_parent) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ipc::exceptions;
 use proto::granary::{self, FileKind};
 use proto::hadoop::hdfs::*;
-use proto::{Code, Error, InodeId};
+use proto::{Code, InodeId};
 
 use super::Asked;
 use super::convert::{self, file_status, located_block, located_blocks};
@@ -27,7 +27,7 @@ fn has(flags: u32, flag: CreateFlagProto) -> bool {
 
 pub async fn create(asked: Asked, request: CreateRequestProto) -> Answered<CreateResponseProto> {
     let overwrite = has(request.create_flag, CreateFlagProto::Overwrite);
-    let path = asked.path(&request.src)?;
+    let path = asked.new_path(&request.src)?;
     if !has(request.create_flag, CreateFlagProto::Create) {
         let missing = !overwrite || status_of(&asked, &request.src)?.is_none();
         if missing {
@@ -98,12 +98,17 @@ pub async fn add_block(
         path: open_path(&asked, &request.src, request.file_id())?,
         inode: request.file_id(),
         holder: request.client_name,
-        previous: request.previous.map(|block| convert::block(&block).into()),
+        previous: request.previous.as_ref().map(|block| block_of(&asked, block)).transpose()?,
         excluded: uuids(request.exclude_nodes),
         client_host: if far { NO_HOST.to_owned() } else { String::new() },
         favoured: favoured(&asked, &request.favored_nodes),
     };
-    let block = asked.node.add_block(message, asked.peer()).await?;
+    let block = asked.node.add_block(message, asked.peer()).await.map_err(|error| {
+        Failure::from(error)
+            .with_class(Code::IsFolder, exceptions::LEASE_EXPIRED)
+            // Just started, and the DataNodes are on their way: this is the error that writers wait on.
+            .with_class(Code::Unavailable, exceptions::NOT_REPLICATED_YET)
+    })?;
     Ok(AddBlockResponseProto { block: located_block(&asked.node.pool_id, &block) })
 }
 
@@ -112,11 +117,21 @@ fn open_path(asked: &Asked, path: &str, inode: u64) -> Answered<String> {
     match asked.path(path) {
         Ok(path) => Ok(path.to_string()),
         Err(error) if error.code == Code::NotFound && inode == 0 => {
-            Err(Error::new(Code::LeaseExpired, error.message).into())
+            Err(Failure::java(exceptions::LEASE_EXPIRED, error.message))
         }
         Err(error) if error.code == Code::NotFound => Ok("/".to_owned()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A block that a client names: of this NameNode's pool.
+fn block_of(asked: &Asked, block: &ExtendedBlockProto) -> Answered<granary::Block> {
+    let expected = &asked.node.pool_id;
+    if block.pool_id != *expected {
+        let message = format!("Unexpected BlockPoolId {} - expected {expected}", block.pool_id);
+        return Err(Failure::java(exceptions::IO, message));
+    }
+    Ok(convert::block(block).into())
 }
 
 fn uuids(nodes: Vec<DatanodeInfoProto>) -> Vec<String> {
@@ -147,7 +162,7 @@ pub async fn abandon_block(
         path: open_path(&asked, &request.src, request.file_id())?,
         inode: request.file_id(),
         holder: request.holder,
-        block: Some(convert::block(&request.b).into()),
+        block: Some(block_of(&asked, &request.b)?),
     };
     asked.node.abandon_block(message, asked.peer()).await?;
     Ok(AbandonBlockResponseProto {})
@@ -162,7 +177,7 @@ pub async fn get_additional_datanode(
         path: open_path(&asked, &request.src, request.file_id())?,
         inode: request.file_id(),
         holder: request.client_name,
-        block: Some(convert::block(&request.blk).into()),
+        block: Some(block_of(&asked, &request.blk)?),
         existing: uuids(request.existings),
         excluded: uuids(request.excludes),
         wanted: request.num_additional_nodes,
@@ -177,7 +192,7 @@ pub async fn update_block_for_pipeline(
 ) -> Answered<UpdateBlockForPipelineResponseProto> {
     let message = granary::UpdateBlockForPipelineRequest {
         caller: asked.caller(),
-        block: Some(convert::block(&request.block).into()),
+        block: Some(block_of(&asked, &request.block)?),
         holder: request.client_name,
     };
     let block = asked.node.update_block_for_pipeline(message, asked.peer()).await?;
@@ -191,8 +206,8 @@ pub async fn update_pipeline(
     let message = granary::UpdatePipelineRequest {
         caller: asked.caller(),
         holder: request.client_name,
-        old_block: Some(convert::block(&request.old_block).into()),
-        new_block: Some(convert::block(&request.new_block).into()),
+        old_block: Some(block_of(&asked, &request.old_block)?),
+        new_block: Some(block_of(&asked, &request.new_block)?),
         datanodes: request.new_nodes.into_iter().map(|node| node.datanode_uuid).collect(),
     };
     asked.node.update_pipeline(message, asked.peer()).await?;
@@ -221,7 +236,7 @@ pub async fn complete(
         path: open_path(&asked, &request.src, request.file_id())?,
         inode: request.file_id(),
         holder: request.client_name,
-        last: request.last.map(|block| convert::block(&block).into()),
+        last: request.last.as_ref().map(|block| block_of(&asked, block)).transpose()?,
     };
     let reply = asked.node.complete(message, asked.peer()).await?;
     Ok(CompleteResponseProto { result: reply.completed })
@@ -301,13 +316,19 @@ pub fn get_block_locations(
     asked: &Asked,
     request: GetBlockLocationsRequestProto,
 ) -> Answered<GetBlockLocationsResponseProto> {
+    if request.offset > i64::MAX as u64 || request.length > i64::MAX as u64 {
+        let message = format!("Negative offset is not supported. File: {}", request.src);
+        return Err(Failure::java(exceptions::HADOOP_ILLEGAL_ARGUMENT, message));
+    }
     let message = granary::GetBlockLocationsRequest {
         caller: asked.caller(),
         path: asked.path(&request.src)?.to_string(),
         offset: request.offset,
         length: request.length,
     };
-    let located = asked.node.get_block_locations(message, asked.peer())?;
+    let located = asked.node.get_block_locations(message, asked.peer()).map_err(|error| {
+        Failure::from(error).with_class(Code::ParentNotFolder, exceptions::FILE_NOT_FOUND)
+    })?;
     let locations = Some(located_blocks(&asked.node.pool_id, &located));
     Ok(GetBlockLocationsResponseProto { locations })
 }

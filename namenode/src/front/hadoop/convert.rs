@@ -32,7 +32,7 @@ pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
         owner: status.owner.clone(),
         group: status.group.clone(),
         modification_time: millis(status.modified_ns),
-        access_time: if folder { 0 } else { millis(status.accessed_ns) },
+        access_time: millis(status.accessed_ns),
         block_replication: Some(status.replication),
         blocksize: Some(status.block_bytes),
         file_id: Some(status.inode),

@@ -10,6 +10,7 @@
 //! | `erasure` | erasure coding: which policies there are |
 //! | `namespace` | names: looking, listing, mkdirs, rename, delete, attributes |
 //! | `service` | the NameNode of itself; the small protocols of Java's tools |
+//! | `paths` | the paths of messages: reserved ones, names that may be made |
 //! | `quotas` | quotas, sums over trees |
 //! | `snapshots` | snapshots |
 //!
@@ -30,6 +31,7 @@ mod convert;
 mod erasure;
 mod errors;
 mod namespace;
+mod paths;
 mod quotas;
 mod service;
 mod snapshots;
@@ -45,7 +47,7 @@ use bytes::Bytes;
 use ipc::exceptions::Verb;
 use ipc::{Answer, Call, Identity, RpcError};
 use prost::Message;
-use proto::{Code, Error, FsPath, InodeId, Result, granary};
+use proto::{Result, granary};
 
 use super::access::Method;
 use super::node::Node;
@@ -68,8 +70,6 @@ const PROTOCOLS: [(&str, Dispatch); 7] = [
     ("org.apache.hadoop.ipc.RefreshCallQueueProtocol", refresh_queue_protocol),
     ("org.apache.hadoop.ipc.GenericRefreshProtocol", refresh_protocol),
 ];
-/// Where an inode is found by its number.
-const INODES: &str = "/.reserved/.inodes/";
 /// Bytes of a request that its class could not make, in Hadoop's numbers of errors.
 const DETAIL_DESERIALIZE: i32 = 13;
 
@@ -328,20 +328,6 @@ impl Asked {
     async fn propose(&self, op: Op) -> Result<Reply> {
         let call = self.enter()?;
         self.node.propose(call, op).await
-    }
-
-    /// The path of a message; one under `/.reserved/.inodes/` begins at the inode of that number.
-    fn path(&self, text: &str) -> Result<FsPath> {
-        let Some(rest) = text.strip_prefix(INODES) else { return super::node::path(text) };
-        let (number, below) = rest.split_once('/').unwrap_or((rest, ""));
-        let missing = || Error::new(Code::NotFound, format!("{text}: there is no such inode"));
-        let inode = InodeId(number.parse().map_err(|_| missing())?);
-        let at = self.node.log.read(|state| state.path_of(inode)).ok_or_else(missing)?;
-        match (below, at.is_root()) {
-            ("", _) => Ok(at),
-            (_, true) => FsPath::parse(&format!("/{below}")),
-            (_, false) => FsPath::parse(&format!("{at}/{below}")),
-        }
     }
 
     fn counted<R: Message>(&self, answered: Answered<R>) -> std::result::Result<Bytes, RpcError> {

@@ -5,9 +5,10 @@ use proto::granary::{self, FileKind};
 use proto::hadoop::hdfs::*;
 use proto::{Code, Error, Result};
 
+use super::Asked;
 use super::convert::{MODE_BITS, file_status};
 use super::errors::{Answered, Failure};
-use super::{Asked, INODES};
+use super::paths::INODES;
 use crate::op::{Op, RenameMode, Reply};
 
 /// Bytes of a client's buffer for a stream, as HDFS suggests.
@@ -35,10 +36,7 @@ fn missing(path: &str) -> Error {
 /// What a path names; `None` if nothing does.
 pub fn status_of(asked: &Asked, path: &str) -> Result<Option<granary::FileStatus>> {
     let (caller, _) = asked.enter()?;
-    let path = match asked.path(path) {
-        Err(error) if error.code == Code::NotFound => return Ok(None),
-        path => path?,
-    };
+    let Some(path) = asked.look(path)? else { return Ok(None) };
     asked.node.log.read(|state| state.status(&caller, &path))
 }
 
@@ -48,10 +46,7 @@ pub fn get_listing(
 ) -> Answered<GetListingResponseProto> {
     let nothing = GetListingResponseProto { dir_list: None };
     let (caller, _) = asked.enter()?;
-    let path = match asked.path(&request.src) {
-        Err(error) if error.code == Code::NotFound => return Ok(nothing),
-        path => path?,
-    };
+    let Some(path) = asked.look(&request.src)? else { return Ok(nothing) };
     let after = start_after(&request.start_after);
     let found = asked.node.log.read(|state| {
         let of_folder =
@@ -113,7 +108,7 @@ pub fn get_server_defaults(
 pub async fn mkdirs(asked: Asked, request: MkdirsRequestProto) -> Answered<MkdirsResponseProto> {
     let message = granary::MkdirsRequest {
         caller: asked.caller(),
-        path: asked.path(&request.src)?.to_string(),
+        path: asked.new_path(&request.src)?.to_string(),
         mode: request.masked.perm & MODE_BITS,
         create_parents: request.create_parent,
         unmasked: request.unmasked.map(|mode| mode.perm),
@@ -134,7 +129,9 @@ pub async fn mkdirs(asked: Asked, request: MkdirsRequestProto) -> Answered<Mkdir
 
 /// The older rename: into a folder that exists, and false instead of most errors.
 pub async fn rename(asked: Asked, request: RenameRequestProto) -> Answered<RenameResponseProto> {
-    let renamed = move_name(&asked, &request.src, &request.dst, RenameMode::Into).await;
+    let renamed = move_name(&asked, &request.src, &request.dst, RenameMode::Into)
+        .await
+        .map_err(|failure| failure.with_class(Code::InvalidPath, exceptions::IO));
     match renamed {
         Ok(()) => Ok(RenameResponseProto { result: true }),
         Err(failure) if failure.code().is_some_and(is_refusal) => {
@@ -161,13 +158,26 @@ fn is_refusal(code: Code) -> bool {
 }
 
 pub async fn rename2(asked: Asked, request: Rename2RequestProto) -> Answered<Rename2ResponseProto> {
+    let (source, target) = (&request.src, &request.dst);
     let mode = if request.overwrite_dest { RenameMode::Replace } else { RenameMode::NoReplace };
-    move_name(&asked, &request.src, &request.dst, mode).await?;
-    Ok(Rename2ResponseProto {})
+    match move_name(&asked, source, target, mode).await {
+        Ok(()) => Ok(Rename2ResponseProto {}),
+        // That the kinds differ comes before that the target exists.
+        Err(failure) if failure.code() == Some(Code::AlreadyExists) => {
+            let kind = |path| Ok::<_, Failure>(status_of(&asked, path)?.map(|found| found.kind()));
+            if kind(source)? == kind(target)? {
+                return Err(failure);
+            }
+            let message =
+                format!("Source {source} and destination {target} must both be directories");
+            Err(Failure::java(exceptions::IO, message))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 async fn move_name(asked: &Asked, source: &str, target: &str, mode: RenameMode) -> Answered<()> {
-    let op = Op::Rename { source: asked.path(source)?, target: asked.path(target)?, mode };
+    let op = Op::Rename { source: asked.path(source)?, target: asked.new_path(target)?, mode };
     match asked.propose(op).await? {
         Reply::Done => Ok(()),
         reply => super::super::node::unexpected("rename", &reply).map_err(Failure::from),
@@ -175,15 +185,12 @@ async fn move_name(asked: &Asked, source: &str, target: &str, mode: RenameMode) 
 }
 
 pub async fn delete(asked: Asked, request: DeleteRequestProto) -> Answered<DeleteResponseProto> {
-    let path = match asked.path(&request.src) {
-        Err(error) if error.code == Code::NotFound => {
-            return Ok(DeleteResponseProto { result: false });
-        }
-        path => path?,
-    };
     let message = granary::DeleteRequest {
         caller: asked.caller(),
-        path: path.to_string(),
+        path: match asked.look(&request.src)? {
+            Some(path) => path.to_string(),
+            None => return Ok(DeleteResponseProto { result: false }),
+        },
         recursive: request.recursive,
     };
     let reply = asked.node.delete(message, asked.peer()).await?;

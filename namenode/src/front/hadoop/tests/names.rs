@@ -25,7 +25,9 @@ async fn what_is_missing_is_an_empty_reply_and_no_error() {
     assert_eq!(world.stat("/none").await, None);
     assert_eq!(world.stat("/none/below").await, None);
     assert_eq!(world.list("/none", "").await, None);
-    assert_eq!(world.stat("/.reserved/.inodes/99999").await, None);
+    assert_eq!(world.stat(&format!("/{}", "x".repeat(300))).await, None);
+    let gone = GetFileInfoRequestProto { src: "/.reserved/.inodes/99999".into() };
+    assert_eq!(world.refused("getFileInfo", &gone).await, "FileNotFoundException");
     assert_eq!(
         world.refused("getFileInfo", &GetFileInfoRequestProto { src: "x".into() }).await,
         "InvalidPathException"

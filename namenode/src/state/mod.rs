@@ -55,7 +55,7 @@ mod tests;
 
 use proto::{BlockId, Code, Error, GenerationStamp, InodeId, Result, Txid};
 
-pub use attributes::{STORAGE_POLICIES, StoragePolicy};
+pub use attributes::{STORAGE_POLICIES, StoragePolicy, demand_raw};
 pub use catalogue::{Store, Version, VersionStage};
 pub use leases::{Lease, PendingRecovery, RECOVERY_HOLDER};
 pub use quotas::{Limits, Quota, Usage};

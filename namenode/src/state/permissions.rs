@@ -108,7 +108,7 @@ impl State {
         )))
     }
 
-    /// `"/d":owner:group:drwxr-xr-x+`, the last for an access control list.
+    /// `"/d":owner:group:drwxr-xr-x`.
     fn described(&self, slot: u32, path: &FsPath) -> String {
         let permission = self.permission(slot);
         let inode = self.inodes.get(slot);
@@ -121,9 +121,6 @@ impl State {
         if permission.mode & STICKY != 0 {
             let for_others = mode.pop();
             mode.push(if for_others == Some('x') { 't' } else { 'T' });
-        }
-        if self.acl_of(slot).is_some() {
-            mode.push('+');
         }
         format!(
             "\"{}\":{}:{}:{mode}",
@@ -176,17 +173,27 @@ impl State {
         path: &FsPath,
     ) -> Result<()> {
         self.demand(caller, parent, WRITE, path)?;
-        let sticky = self.permission(parent).mode & STICKY != 0;
-        if !sticky || caller.superuser || self.owns(caller, parent) || self.owns(caller, child) {
-            return Ok(());
+        if self.is_guarded(caller, parent) && !self.owns(caller, child) {
+            return Err(self.guarded(caller, parent, child, path));
         }
+        Ok(())
+    }
+
+    /// Whether the folder's sticky bit keeps the caller from removing entries that are not his.
+    pub(crate) fn is_guarded(&self, caller: &Caller, folder: u32) -> bool {
+        let sticky = self.permission(folder).mode & STICKY != 0;
+        sticky && !caller.superuser && !self.owns(caller, folder)
+    }
+
+    /// The error that a sticky folder guards an entry.
+    pub(crate) fn guarded(&self, caller: &Caller, parent: u32, child: u32, path: &FsPath) -> Error {
         let parent_path = path.parent().unwrap_or_else(FsPath::root);
-        Err(denied(format!(
+        denied(format!(
             "Permission denied by sticky bit: user={}, path={}, parent={}",
             caller.user,
             self.described(child, path),
             self.described(parent, &parent_path)
-        )))
+        ))
     }
 }
 

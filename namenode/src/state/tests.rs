@@ -189,6 +189,9 @@ fn a_tree_goes_only_if_every_full_folder_in_it_may_be_emptied() {
     world.mkdirs("/d/t/inner", 0o755);
     world.ok(create_op("/d/t/inner/f", "h", false));
     assert!(world.run(&ann, delete("/d/t", true)).is_err());
+    world.ok(Op::SetPermission { path: path("/d/t/inner"), mode: 0o1777 });
+    let refused = world.run(&ann, delete("/d/t", true)).unwrap_err().message;
+    assert!(refused.starts_with("Permission denied by sticky bit: user=ann"), "{refused}");
     world.ok(delete("/d/t/inner/f", false));
     assert!(world.run(&ann, delete("/d/t", true)).is_ok(), "an empty folder asks nothing");
 }

@@ -405,7 +405,8 @@ impl State {
         Ok(Some((slot, walk.folder)))
     }
 
-    /// Every folder of the tree that has entries must grant everything, as HDFS has it.
+    /// Every folder of the tree that has entries must grant everything, as HDFS has it, and a sticky one must not
+    /// guard any of them.
     fn demand_whole_tree(&self, caller: &Caller, slot: u32, path: &FsPath) -> Result<()> {
         let mut pending = if caller.superuser { Vec::new() } else { vec![slot] };
         while let Some(slot) = pending.pop() {
@@ -414,10 +415,16 @@ impl State {
                 continue;
             }
             self.demand(caller, slot, READ | WRITE | EXECUTE, path)?;
+            let sticky = self.is_guarded(caller, slot);
+            let mut kept = None;
             self.nodes.visit(inode.body, b"", &mut |_, child| {
                 pending.push(child);
-                true
+                kept = Some(child).filter(|&child| sticky && !self.owns(caller, child));
+                kept.is_none()
             });
+            if let Some(child) = kept {
+                return Err(self.guarded(caller, slot, child, path));
+            }
         }
         Ok(())
     }

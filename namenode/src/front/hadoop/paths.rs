@@ -1,6 +1,7 @@
 //! The paths of Hadoop's messages: what is reserved, what is looked up by number, and which names may be made.
 //!
-//! `/.reserved/.inodes/N/x` begins at the inode of that number, `/.reserved/raw/x` is `/x`. A name over the limit names
+//! `/.reserved/.inodes/N/x` begins at the inode of that number, `/.reserved/raw/x` is `/x` for
+//! superusers. A name over the limit names
 //! nothing to who looks, and is an error to who makes it. Clients of HDFS make no name with a colon, and none that HDFS
 //! keeps for itself: other clients of Granary may have, and then it can be read.
 
@@ -11,6 +12,7 @@ use proto::{Code, Error, FsPath, InodeId, Result};
 use super::Asked;
 use super::errors::{Answered, Failure};
 use crate::front::attributes::raw_path;
+use crate::state::demand_raw;
 
 /// Where an inode is found by its number.
 pub const INODES: &str = "/.reserved/.inodes/";
@@ -26,7 +28,13 @@ fn long_name(text: &str) -> Option<&str> {
 impl Asked {
     /// The path of a message.
     pub fn path(&self, text: &str) -> Result<FsPath> {
-        let Some(rest) = text.strip_prefix(INODES) else { return Ok(raw_path(text)?.0) };
+        let Some(rest) = text.strip_prefix(INODES) else {
+            let (path, raw) = raw_path(text)?;
+            if raw {
+                demand_raw(&self.enter()?.0)?;
+            }
+            return Ok(path);
+        };
         let (number, below) = rest.split_once('/').unwrap_or((rest, ""));
         let missing = || Error::new(Code::NotFound, format!("{text}: there is no such inode"));
         let inode = InodeId(number.parse().map_err(|_| missing())?);

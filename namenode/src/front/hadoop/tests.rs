@@ -1,5 +1,6 @@
 //! The methods of Hadoop's protocols, asked as the RPC server asks them, without a socket.
 
+mod attributes;
 mod names;
 mod quotas;
 

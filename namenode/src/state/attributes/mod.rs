@@ -34,6 +34,7 @@ use crate::op::attribute::{AttributeOp, XATTRS_MAX, XAttr, decode_xattr, encode_
 use acl::Acl;
 
 pub use policies::{STORAGE_POLICIES, StoragePolicy, storage_policy};
+pub use xattrs::demand_raw;
 
 /// What hangs on one inode. The default is a free slot.
 #[derive(Default, Clone, Debug, PartialEq)]

@@ -83,7 +83,7 @@ fn a_named_entry_is_limited_by_the_mask_which_the_group_bits_show() {
     assert_eq!(makes(&mut world, &member("ann", &[])), Ok(()));
     assert_eq!(
         makes(&mut world, &member("bob", &["web"])).unwrap_err(),
-        "Permission denied: user=bob, access=WRITE, inode=\"/d\":root:supergroup:drwxrwx---+"
+        "Permission denied: user=bob, access=WRITE, inode=\"/d\":root:supergroup:drwxrwx---"
     );
     world.ok(chmod("/d", 0o750));
     assert!(makes(&mut world, &member("ann", &[])).is_err(), "chmod lowers the mask");

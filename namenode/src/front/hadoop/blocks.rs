@@ -275,6 +275,12 @@ pub async fn recover_lease(
     asked: Asked,
     request: RecoverLeaseRequestProto,
 ) -> Answered<RecoverLeaseResponseProto> {
+    // Of a closed file there is nothing to recover, and nothing to be permitted.
+    let closed =
+        |status: &granary::FileStatus| status.kind() == FileKind::File && !status.open_for_write;
+    if status_of(&asked, &request.src)?.as_ref().is_some_and(closed) {
+        return Ok(RecoverLeaseResponseProto { result: true });
+    }
     let message = granary::RecoverLeaseRequest {
         caller: asked.caller(),
         path: asked.path(&request.src)?.to_string(),

@@ -1,13 +1,16 @@
 //! The methods of Hadoop's protocols, asked as the RPC server asks them, without a socket.
 
 mod attributes;
+mod files;
 mod names;
 mod quotas;
+mod service;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use bytes::Bytes;
 use ipc::{Answer, Call, Identity, RpcError, Service};
 use prost::Message;
 use proto::hadoop::hdfs::*;

@@ -29,6 +29,7 @@
 //! Invariants: no byte is handed out that does not match a checksum its writer computed. A writer goes on without an
 //! error while one DataNode of its pipeline lives. Memory per open file is bounded by the settings.
 
+pub mod admin;
 pub mod catalogue;
 pub mod checksum;
 pub mod config;
@@ -43,6 +44,7 @@ pub mod read;
 mod retry;
 pub mod write;
 
+pub use admin::{CheckOptions, Mend};
 pub use catalogue::{Catalogue, NewVersion};
 pub use checksum::{CompositeChecksum, FileChecksum};
 pub use config::Config;

@@ -113,6 +113,11 @@ impl NameNode {
         &self.user
     }
 
+    /// The channel, for streams.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// A call of the Namespace service, repeated as the policy says.
     pub(crate) async fn namespace<Q: Clone, R, F>(
         &self,

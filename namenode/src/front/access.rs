@@ -105,7 +105,7 @@ methods! {
     GetDatanodeReport = "Hadoop.GetDatanodeReport", Superuser, false;
     ListCorruptFileBlocks = "Hadoop.ListCorruptFileBlocks", Superuser, false;
     GetSafeMode = "Hadoop.GetSafeMode", User, false;
-    SaveNamespace = "Admin.SaveNamespace", Superuser, false;
+    Checkpoint = "Admin.Checkpoint", Superuser, false;
     NameNodeAdmin = "Hadoop.NameNodeAdmin", Superuser, false;
     GetUpgradeStatus = "Hadoop.GetUpgradeStatus", User, false;
     CheckFiles = "Admin.CheckFiles", User, false;

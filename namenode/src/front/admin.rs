@@ -1,24 +1,65 @@
-//! The service Admin: the status of the whole cluster, and safe mode by hand.
+//! The service Admin: the status of the whole cluster, safe mode by hand, quotas, open files, checks, checkpoints.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use proto::granary::admin_server::Admin;
 use proto::granary::set_safe_mode_request::Action;
 use proto::granary::*;
-use proto::{Code, Error, Result, Txid};
+use proto::{Code, Error, Result};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::access::Method;
-use super::node::Node;
+use super::fsck;
+use super::node::{Node, path};
 use crate::cluster::datanodes::Liveness;
 use crate::state::State;
 
 /// The service.
 pub struct AdminService(pub Arc<Node>);
 
+/// Open files in one reply: each costs a look through its folder for its name.
+const OPEN_FILES_MAX: usize = 100;
+
+type Events = Pin<Box<dyn Stream<Item = std::result::Result<CheckFilesEvent, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl Admin for AdminService {
+    type CheckFilesStream = Events;
+
+    async fn check_files(
+        &self,
+        request: Request<CheckFilesRequest>,
+    ) -> std::result::Result<Response<Events>, Status> {
+        let since = Instant::now();
+        let events = self.0.check_files(request.into_inner());
+        let stream = |events| -> Events {
+            Box::pin(ReceiverStream::new(events).filter_map(fsck::wire::message))
+        };
+        self.0.counted(Method::CheckFiles, since, events.map(stream))
+    }
+
+    async fn list_open_files(
+        &self,
+        request: Request<ListOpenFilesRequest>,
+    ) -> std::result::Result<Response<ListOpenFilesReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.list_open_files(request.into_inner());
+        self.0.counted(Method::ListOpenFiles, since, result)
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<CheckpointRequest>,
+    ) -> std::result::Result<Response<CheckpointReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.checkpoint(request.into_inner()).await;
+        self.0.counted(Method::Checkpoint, since, result)
+    }
+
     async fn get_status(
         &self,
         _: Request<GetStatusRequest>,
@@ -96,13 +137,49 @@ impl Node {
         })
     }
 
-    /// Writes a checkpoint, in safe mode alone, as HDFS does it. Errors: `InvalidArgument` out of safe mode.
-    pub(super) async fn save_namespace(&self) -> Result<Txid> {
-        if !self.volatile.cluster(|cluster, _| cluster.safemode.is_on()) {
-            let message = "Safe mode should be turned ON in order to create namespace image.";
-            return Err(Error::new(Code::InvalidArgument, message));
-        }
-        Ok(self.log.checkpoint().await?.txid)
+    async fn checkpoint(&self, message: CheckpointRequest) -> Result<CheckpointReply> {
+        self.enter(Method::Checkpoint, message.caller)?;
+        Ok(CheckpointReply { txid: self.log.checkpoint().await?.txid.0 })
+    }
+
+    fn check_files(
+        self: &Arc<Self>,
+        message: CheckFilesRequest,
+    ) -> Result<tokio::sync::mpsc::Receiver<fsck::Event>> {
+        let (caller, _) = self.enter(Method::CheckFiles, message.caller.clone())?;
+        let mend = match message.mend() {
+            check_files_request::Mend::Unspecified => fsck::Mend::Leave,
+            check_files_request::Mend::Move => fsck::Mend::Move,
+            check_files_request::Mend::Delete => fsck::Mend::Delete,
+        };
+        let wanted = fsck::Wanted { blocks: message.blocks, open: message.open, mend };
+        fsck::check(self, caller, path(&message.path)?, wanted)
+    }
+
+    fn list_open_files(&self, message: ListOpenFilesRequest) -> Result<ListOpenFilesReply> {
+        self.enter(Method::ListOpenFiles, message.caller)?;
+        let under = path(if message.path.is_empty() { "/" } else { &message.path })?;
+        let mut reply = ListOpenFilesReply::default();
+        self.log.read(|state| {
+            let rest = state.leases().filter(|(inode, _)| inode.0 > message.after_inode);
+            for (inode, lease) in rest {
+                if reply.files.len() == OPEN_FILES_MAX {
+                    reply.more = true;
+                    return;
+                }
+                let path = state.path_of(inode);
+                let Some(path) = path.filter(|path| *path == under || under.contains(path)) else {
+                    continue;
+                };
+                reply.files.push(OpenFile {
+                    inode: inode.0,
+                    path: path.to_string(),
+                    holder: lease.holder.clone(),
+                    recovering: lease.recovery.is_some(),
+                });
+            }
+        });
+        Ok(reply)
     }
 
     pub(super) fn set_safe_mode(&self, message: SetSafeModeRequest) -> Result<SetSafeModeReply> {

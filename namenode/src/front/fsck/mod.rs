@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `events` | what a check finds, in order, and the sums of it |
 //! | `text` | the report that HDFS's `fsck` prints |
+//! | `wire` | events as messages of gRPC |
 //! | `page` | the `/fsck` page that Java's `hdfs fsck` reads |
 //!
 //! A check goes through a tree in slices of entries, and through a file in slices of blocks; between two slices the
@@ -16,6 +17,7 @@
 mod events;
 pub mod page;
 mod text;
+pub mod wire;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -174,21 +174,22 @@ pub fn set_safe_mode(
     Ok(SetSafeModeResponseProto { result: reply.safe_mode })
 }
 
-/// Writes a checkpoint. A client that leaves it to the NameNode (a window or a gap is given) gets one only if there
+/// Writes a checkpoint, as HDFS in safe mode alone. A client that leaves it to the NameNode (a window or a gap is given) gets one only if there
 /// is something new.
 pub async fn save_namespace(
     asked: Asked,
     request: SaveNamespaceRequestProto,
 ) -> Answered<SaveNamespaceResponseProto> {
     asked.enter()?;
+    if !asked.node.volatile.cluster(|cluster, _| cluster.safemode.is_on()) {
+        let message = "Safe mode should be turned ON in order to create namespace image.";
+        return Err(Failure::java(ipc::exceptions::IO, message));
+    }
     let gap = asked.node.log.last_txid().0.saturating_sub(asked.node.log.checkpoint_txid().0);
     let at_will = request.time_window() > 0 || request.tx_gap() > 0;
     let saved = !at_will || gap > request.tx_gap();
     if saved {
-        asked.node.save_namespace().await.map_err(|error| match error.code {
-            Code::InvalidArgument => Failure::java(ipc::exceptions::IO, error.message),
-            _ => Failure::from(error),
-        })?;
+        asked.node.log.checkpoint().await?;
     }
     Ok(SaveNamespaceResponseProto { saved: Some(saved) })
 }

@@ -192,7 +192,7 @@ methods! { client_protocol:
     "setBalancerBandwidth" => now NameNodeAdmin Other admin::set_balancer_bandwidth;
     "listCorruptFileBlocks" => later ListCorruptFileBlocks Other admin::list_corrupt_file_blocks;
     "setSafeMode" => now GetSafeMode Other admin::set_safe_mode;
-    "saveNamespace" => later SaveNamespace Other admin::save_namespace;
+    "saveNamespace" => later Checkpoint Other admin::save_namespace;
     "rollEdits" => now NameNodeAdmin Other admin::roll_edits;
     "restoreFailedStorage" => now NameNodeAdmin Other admin::restore_failed_storage;
     "metaSave" => now NameNodeAdmin Other admin::meta_save;

@@ -1,0 +1,129 @@
+//! What operators ask: safe mode, quotas, checks of files, open files, checkpoints.
+
+use proto::granary::admin_client::AdminClient;
+use proto::granary::set_safe_mode_request::Action;
+use proto::granary::*;
+use proto::{Error, FsPath, Result};
+use tokio_stream::StreamExt;
+
+use crate::fs::Fs;
+
+/// What a check of files looks at and does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions {
+    /// Every block is told, with where it is.
+    pub blocks: bool,
+    /// Files that are being written are checked, too.
+    pub open: bool,
+    /// What becomes of broken files.
+    pub mend: Mend,
+}
+
+/// What becomes of a file with missing or damaged blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mend {
+    /// Nothing.
+    #[default]
+    Leave,
+    /// It moves under `/lost+found`.
+    Move,
+    /// It is deleted.
+    Delete,
+}
+
+impl Fs {
+    /// Asks for, enters or leaves safe mode; gives whether it is on.
+    pub async fn safe_mode(&self, action: Action) -> Result<bool> {
+        let caller = self.namenode().caller();
+        let request = SetSafeModeRequest { caller, action: action as i32 };
+        let reply = self
+            .namenode()
+            .admin("set safe mode", request, async |mut stub, q| stub.set_safe_mode(q).await)
+            .await?;
+        Ok(reply.safe_mode)
+    }
+
+    /// Sets limits of a folder: what is `None` stays. With a type of storage (Hadoop's number of it) `space` is for
+    /// that type alone.
+    pub async fn set_quota(
+        &self,
+        path: &FsPath,
+        names: Option<QuotaLimit>,
+        space: Option<QuotaLimit>,
+        storage_type: u32,
+    ) -> Result<()> {
+        let caller = self.namenode().caller();
+        let path = path.to_string();
+        let request = SetQuotaRequest { caller, path, names, space, storage_type };
+        self.namenode()
+            .admin("set a quota", request, async |mut stub, q| stub.set_quota(q).await)
+            .await?;
+        Ok(())
+    }
+
+    /// Folders with a quota after the one with this inode (0: from the first); empty at the end.
+    pub async fn quotas_after(&self, after_inode: u64) -> Result<Vec<FolderQuota>> {
+        let request = ListQuotasRequest { caller: self.namenode().caller(), after_inode };
+        let reply = self
+            .namenode()
+            .admin("list quotas", request, async |mut stub, q| stub.list_quotas(q).await)
+            .await?;
+        Ok(reply.quotas)
+    }
+
+    /// A page of the files that are being written under a folder, after the one with this inode; and whether there
+    /// are more.
+    pub async fn open_files_after(
+        &self,
+        path: &FsPath,
+        after_inode: u64,
+    ) -> Result<(Vec<OpenFile>, bool)> {
+        let caller = self.namenode().caller();
+        let request = ListOpenFilesRequest { caller, after_inode, path: path.to_string() };
+        let reply = self
+            .namenode()
+            .admin("list open files", request, async |mut stub, q| stub.list_open_files(q).await)
+            .await?;
+        Ok((reply.files, reply.more))
+    }
+
+    /// Writes a checkpoint of the namespace and waits for it; gives its transaction.
+    pub async fn checkpoint(&self) -> Result<u64> {
+        let request = CheckpointRequest { caller: self.namenode().caller() };
+        let reply = self
+            .namenode()
+            .admin("checkpoint", request, async |mut stub, q| stub.checkpoint(q).await)
+            .await?;
+        Ok(reply.txid)
+    }
+
+    /// Checks every file of a tree. `each` gets what is found, the sums last; its error ends the check. Is not
+    /// repeated if the connection breaks.
+    pub async fn check_files<E: From<Error>>(
+        &self,
+        path: &FsPath,
+        options: CheckOptions,
+        mut each: impl FnMut(check_files_event::Event) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mend = match options.mend {
+            Mend::Leave => check_files_request::Mend::Unspecified,
+            Mend::Move => check_files_request::Mend::Move,
+            Mend::Delete => check_files_request::Mend::Delete,
+        };
+        let request = CheckFilesRequest {
+            caller: self.namenode().caller(),
+            path: path.to_string(),
+            blocks: options.blocks,
+            open: options.open,
+            mend: mend as i32,
+        };
+        let mut stub = AdminClient::new(self.namenode().channel());
+        let mut events = stub.check_files(request).await.map_err(Error::from)?.into_inner();
+        while let Some(message) = events.next().await {
+            if let Some(event) = message.map_err(Error::from)?.event {
+                each(event)?;
+            }
+        }
+        Ok(())
+    }
+}

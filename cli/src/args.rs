@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::show::ConfigArgs;
 use crate::fs::FsCommand;
 use crate::{
-    bench, completions, demo, help, job, kv, load, mounting, roles, status, store, table, up,
+    admin, bench, completions, demo, help, job, kv, load, mounting, roles, status, store, table, up,
 };
 
 const TEMPLATE: &str = "\
@@ -36,6 +36,7 @@ Jobs and stores:
 
 Operate:
   status       Show nodes, capacity, blocks and stores
+  admin        fsck, report, safemode, quota, lease, checkpoint
   bench        Measure the cluster beside what this machine gives
   config       Show the configuration in force and where each value comes from
   completions  Print completions for a shell
@@ -131,6 +132,9 @@ pub enum Command {
     Table(table::TableCommand),
     /// Show nodes, capacity, blocks and stores
     Status(status::StatusArgs),
+    /// Check files, show DataNodes, set safe mode and quotas, end leases
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Measure the cluster beside what this machine gives
     Bench(bench::BenchArgs),
     /// Show the configuration in force and where each value comes from

@@ -7,7 +7,7 @@
 //! | [`connect`] | which cluster a command talks to |
 //! | [`failure`] | errors and exit codes |
 //! | [`output`], [`progress`], [`units`], [`logs`] | what people see |
-//! | [`fs`], [`job`], [`load`], [`kv`], [`store`], [`table`], [`status`], [`mounting`] | commands |
+//! | [`fs`], [`job`], [`load`], [`kv`], [`store`], [`table`], [`status`], [`admin`], [`mounting`] | commands |
 //! | [`roles`], [`up`], [`embedded`] | servers in this process |
 //! | [`demo`] | the main job from end to end |
 //! | [`bench`] | what the cluster does per second, beside what the machine gives |
@@ -16,6 +16,7 @@
 //! Invariant: standard output is written by [`output`] alone, and holds results only; everything else goes to standard
 //! error. No crate depends on this one.
 
+mod admin;
 mod args;
 mod bench;
 mod completions;
@@ -128,6 +129,7 @@ async fn run(command: &Command, context: &Context, out: &mut Out) -> Result<()> 
         Command::Scan(args) => kv::scan(args, context, out).await,
         Command::Store(command) => store::run(command, context, out).await,
         Command::Table(command) => table::run(command, out),
+        Command::Admin(command) => admin::run(command, context, out).await,
         Command::Status(args) => status::run(args, context, out).await,
         Command::Bench(args) => bench::run(args, context, out).await,
         Command::Config(args) => config::show::run(args, &context.settings, out),

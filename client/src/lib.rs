@@ -7,6 +7,7 @@
 //! | [`write`] | [`FileWriter`]: packets, pipelines and their recovery |
 //! | [`read`] | [`FileReader`]: replicas, verification, read-ahead |
 //! | [`checksum`] | the checksum of a whole file, as HDFS computes it |
+//! | [`admin`] | what operators ask: safe mode, quotas, checks, open files |
 //! | [`catalogue`] | stores and versions |
 //! | [`kv`] | reads from key-value servers |
 //! | [`load`] | tables become a version of a store; lines of text become tables |

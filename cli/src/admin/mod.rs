@@ -1,0 +1,59 @@
+//! `granary admin`: what operators do to a running cluster.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `fsck` | checks of files |
+//! | `report` | DataNodes and their space |
+//! | `safemode` | safe mode |
+//! | `quota` | quotas of folders |
+//! | `lease` | files that are being written |
+
+mod fsck;
+mod lease;
+mod quota;
+mod report;
+mod safemode;
+
+use crate::connect::Context;
+use crate::failure::{Failure, Result};
+use crate::output::Out;
+
+/// The commands of `granary admin`.
+#[derive(clap::Subcommand, Debug)]
+pub enum AdminCommand {
+    /// Check that every block of every file can be read
+    Fsck(fsck::FsckArgs),
+    /// Show capacity, blocks in trouble, and each DataNode
+    Report(report::ReportArgs),
+    /// Show, enter or leave safe mode, in which nothing can be changed
+    #[command(subcommand)]
+    Safemode(safemode::SafemodeCommand),
+    /// Limit what is under a folder
+    #[command(subcommand)]
+    Quota(quota::QuotaCommand),
+    /// Files that are being written, and who writes them
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Write a checkpoint of the namespace now, so that a restart replays less
+    Checkpoint,
+}
+
+/// Runs a command of `granary admin`.
+pub async fn run(command: &AdminCommand, context: &Context, out: &mut Out) -> Result<()> {
+    match command {
+        AdminCommand::Fsck(args) => fsck::run(args, context, out).await,
+        AdminCommand::Report(args) => report::run(args, context, out).await,
+        AdminCommand::Safemode(command) => safemode::run(command, context, out).await,
+        AdminCommand::Quota(command) => quota::run(command, context, out).await,
+        AdminCommand::Lease(command) => lease::run(command, context, out).await,
+        AdminCommand::Checkpoint => {
+            let txid = context.connect().await?.checkpoint().await?;
+            out.line(format_args!("checkpoint of transaction {txid}"))
+        }
+    }
+}
+
+/// An absolute path of the cluster.
+fn path(text: &str) -> Result<proto::FsPath> {
+    proto::FsPath::parse(text).map_err(Failure::from)
+}

@@ -14,7 +14,8 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Any failure that has no code of its own; also the answer "no" of `granary fs test`.
+    /// Any failure that has no code of its own; also the answer "no" of `granary fs test`, and "on" of `granary admin
+    /// safemode get`.
     Failure = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
@@ -40,7 +41,10 @@ impl Exit {
     /// Every code with its meaning, as shown to users.
     pub const TABLE: &[(u8, &str)] = &[
         (0, "success"),
-        (1, "failure; also the answer \"no\" of `granary fs test`"),
+        (
+            1,
+            "failure; also the answer \"no\" of `granary fs test`, and \"on\" of `granary admin safemode get`",
+        ),
         (2, "the command line or the configuration is wrong"),
         (3, "no such file, folder, store, version or key"),
         (4, "it exists already, is not empty, or somebody else has it open"),

@@ -50,7 +50,13 @@ pub struct SetArgs {
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     space: Option<u64>,
     /// The space is on this type of storage alone
-    #[arg(long = "type", value_name = "TYPE", requires = "space", conflicts_with = "names", ignore_case = true)]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        requires = "space",
+        conflicts_with = "names",
+        ignore_case = true
+    )]
     storage: Option<StorageType>,
     /// The folders
     #[arg(required = true)]
@@ -88,7 +94,9 @@ pub struct LsArgs {
 pub async fn run(command: &QuotaCommand, context: &Context, out: &mut Out) -> Result<()> {
     match command {
         QuotaCommand::Set(args) => {
-            let limit = |value: Option<u64>| value.map(|value| QuotaLimit { clear: false, value: Some(value) });
+            let limit = |value: Option<u64>| {
+                value.map(|value| QuotaLimit { clear: false, value: Some(value) })
+            };
             let (names, space) = (limit(args.names), limit(args.space));
             change(&args.paths, names, space, args.storage, context).await
         }
@@ -176,8 +184,11 @@ async fn list(args: &LsArgs, context: &Context, out: &mut Out) -> Result<()> {
     ]);
     let limit = |value: Option<u64>, show: fn(u64) -> String| value.map_or("-".to_owned(), show);
     for one in &shown {
-        let types: Vec<String> =
-            one.types.iter().map(|(kind, limit)| format!("{kind} {}", units::bytes(*limit))).collect();
+        let types: Vec<String> = one
+            .types
+            .iter()
+            .map(|(kind, limit)| format!("{kind} {}", units::bytes(*limit)))
+            .collect();
         table.row(vec![
             units::number(one.names_used),
             limit(one.names, units::number),

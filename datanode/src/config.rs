@@ -49,7 +49,8 @@ pub struct Config {
     pub writeback_bytes: u64,
     /// A connection without a request is closed after this time, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// A peer that neither sends nor takes a byte during a transfer is given up after this time, in milliseconds.
+    /// A peer that neither sends nor takes a byte during a transfer is given up after this time, in milliseconds. The next
+    /// DataNode of a pipeline gets 5 s more for each that is behind this one, as from HDFS's clients.
     pub stall_timeout_ms: u64,
     /// Connecting to another DataNode or the NameNode takes at most this time, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -91,7 +92,7 @@ impl Default for Config {
             write_queue_bytes: 8 << 20,
             writeback_bytes: 8 << 20,
             idle_timeout_ms: 120_000,
-            stall_timeout_ms: 70_000,
+            stall_timeout_ms: 60_000,
             connect_timeout_ms: 5_000,
             visible_wait_ms: 3_000,
             takeover_timeout_ms: 10_000,

@@ -18,7 +18,7 @@ use transfer::connection::{Connection, Peer, within};
 use transfer::{Checksum, ChecksumKind, HEARTBEAT_SEQNO, PacketReader, Request, op};
 
 use super::respond::{self, Item, own_status};
-use super::{After, DataServer, Wire, block_of};
+use super::{After, DataServer, Limits, Wire, block_of};
 use crate::replica::Expected;
 use crate::store::{Purpose, WriteSession};
 
@@ -68,7 +68,8 @@ where
     if stage == Stage::PipelineCloseRecovery {
         return Ok(After::Close);
     }
-    run(server, wire, &session, mirror, checksum, stage).await
+    let downstream = request.targets.len();
+    run(server, wire, &session, mirror, (checksum, stage), downstream).await
 }
 
 async fn set_up(
@@ -177,8 +178,8 @@ async fn run<R, W>(
     wire: &mut Wire<R, W>,
     session: &WriteSession,
     mirror: Option<Mirror>,
-    checksum: Checksum,
-    stage: Stage,
+    (checksum, stage): (Checksum, Stage),
+    downstream: usize,
 ) -> Result<After>
 where
     R: AsyncRead + Unpin,
@@ -187,10 +188,12 @@ where
     let (items, told) = mpsc::channel(ITEMS_MAX);
     let (peer, stream) = mirror.map(|mirror| (mirror.peer, mirror.stream)).unzip();
     let (mut from_mirror, to_mirror) = stream.map(TcpStream::into_split).unzip();
-    let stall_ms = server.limits.stall_ms;
+    // Whoever is further from the end of the pipeline waits longer, so that a hanging DataNode is named by the one before.
+    let Limits { stall_ms, timeouts, .. } = server.limits;
+    let stall_ms = stall_ms + timeouts.per_node_ms * downstream as u64;
     let replica = session.replica().clone();
     let respond = respond::respond(told, &replica, &mut from_mirror, &mut wire.writer, stall_ms);
-    let receiver = Receiver { server, session, checksum, stage, to_mirror, items };
+    let receiver = Receiver { server, session, checksum, stage, to_mirror, items, stall_ms };
     let receive = receiver.receive(&mut wire.reader);
     let mut received = None;
     let responded = {
@@ -224,6 +227,8 @@ struct Receiver<'a> {
     stage: Stage,
     to_mirror: Option<OwnedWriteHalf>,
     items: mpsc::Sender<Item>,
+    /// How long the way to the next DataNode may be blocked.
+    stall_ms: u64,
 }
 
 impl Receiver<'_> {
@@ -287,8 +292,7 @@ impl Receiver<'_> {
 
     async fn pass_on(&mut self, frame: &[u8]) -> Result<(), (Error, Vec<StatusProto>)> {
         let Some(mirror) = &mut self.to_mirror else { return Ok(()) };
-        let stall_ms = self.server.limits.stall_ms;
-        within(stall_ms, "pass a packet on", async {
+        within(self.stall_ms, "pass a packet on", async {
             mirror.write_all(frame).await.map_err(|error| Error::io("send", &error))
         })
         .await

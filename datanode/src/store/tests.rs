@@ -171,6 +171,36 @@ async fn a_transfer_that_does_not_finish_leaves_nothing() {
     store.stop();
 }
 
+/// The bug this guards against: a DataNode that had been killed while it wrote a block, and came back, refused the copy
+/// with which a later pipeline of the same block wanted to go on there. A client that met three of them gave up.
+#[tokio::test]
+async fn a_copy_takes_the_place_of_any_replica_that_the_cluster_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let create = Purpose::Create { stamp: GS, bytes: 0, checksum: Checksum::NATIVE };
+    for block in [7, 8] {
+        let session = store.begin_write(BlockId(block), create).await.unwrap();
+        write(&session, 0, b"old", true).await.unwrap();
+    }
+    let image = tempfile::tempdir().unwrap();
+    copy_tree(folder.path(), image.path());
+    store.stop();
+    let (store, found) = open(image.path());
+    assert_eq!(found.waiting, 2);
+    let transfer = |stamp| Purpose::Transfer { stamp, bytes: 0, checksum: Checksum::NATIVE };
+    let same = store.begin_write(BlockId(7), transfer(GS)).await.err().unwrap();
+    assert_eq!(same.code, Code::AlreadyExists, "not older");
+    let session = store.begin_write(BlockId(7), transfer(GS2)).await.unwrap();
+    write(&session, 0, b"newer", false).await.unwrap();
+    session.promote().await.unwrap().await.unwrap().unwrap();
+    assert_eq!(read_block(&store, 7, 1002).unwrap(), b"newer");
+    // One that is under recovery may come out of it newer than the copy.
+    store.init_recovery(BlockId(8), GS, GenerationStamp(1003)).await.unwrap().unwrap();
+    let refused = store.begin_write(BlockId(8), transfer(GS2)).await.err().unwrap();
+    assert_eq!(refused.code, Code::AlreadyExists);
+    store.stop();
+}
+
 /// Each step of a close, as a crash would leave it; the step is named by what is where.
 #[tokio::test]
 async fn each_crash_image_of_a_close_leads_to_a_whole_replica() {

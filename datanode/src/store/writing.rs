@@ -133,14 +133,15 @@ impl Store {
         checksum: Checksum,
     ) -> Result<WriteSession> {
         let block = claim.block();
-        let old = self.map.get(block);
-        let is_older = |slot: &Slot| super::slot_stamp(slot) < replica.stamp();
         if place == Place::Tmp
-            && let Some(Slot::Finalized(stale)) = old.filter(is_older)
+            && let Some(slot) = self.map.get(block).filter(|slot| left_behind(slot, &replica))
         {
-            // A copy of a generation that the cluster has left behind makes room for the current one.
-            let (store, slot) = (self.clone(), Slot::Finalized(stale));
-            let pool = self.disk(stale.volume()).volume.pool().clone();
+            // What the cluster has left behind makes room for a copy of the current generation.
+            if let Slot::Open(open) = &slot {
+                open.stop_writer(self.takeover_wait).await?;
+            }
+            let store = self.clone();
+            let pool = self.disk(slot.volume()).volume.pool().clone();
             pool.run(move || store.delete_now(block, &slot)).await?;
         }
         if let Some(slot) = self.map.get(block) {
@@ -454,6 +455,16 @@ impl Store {
         self.put(replica.block(), Slot::Open(open.clone()));
         Ok(wrote)
     }
+}
+
+/// Whether a replica is of an older generation than the copy that comes. Not so one whose recovery goes on: that may lead
+/// to a newer one.
+fn left_behind(slot: &Slot, copy: &Replica) -> bool {
+    let under_recovery = match slot {
+        Slot::Finalized(_) => false,
+        Slot::Open(open) => open.replica().state() == State::UnderRecovery,
+    };
+    !under_recovery && super::slot_stamp(slot) < copy.stamp()
 }
 
 /// Cuts an open replica's files to what the new state says and gives the checksum file its new name.

@@ -418,25 +418,10 @@ async fn a_read_waits_for_bytes_whose_acknowledgement_is_on_its_way() {
     let folder = tempfile::tempdir().unwrap();
     let config = crate::Config { visible_wait_ms: 10_000, ..config(folder.path()) };
     let node = Node { handle: start(config).await.unwrap(), folder };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let target = DatanodeAddress {
-        uuid: "slow".into(),
-        host: "127.0.0.1".into(),
-        data_port: port.into(),
-        ..Default::default()
-    };
+    let (listener, target) = silent_node().await;
     let setup = Setup::create(Checksum::NATIVE);
     let targets = [target];
-    let mirror = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        op::read_request(&mut stream).await.unwrap();
-        let mut reply = op::response(StatusProto::Success);
-        reply.first_bad_link = Some(String::new());
-        stream.write_all(&op::encode_delimited(&reply)).await.unwrap();
-        stream
-    };
-    let (pipe, mut mirror) = tokio::join!(setup.try_open(&node, &targets), mirror);
+    let (pipe, mut mirror) = tokio::join!(setup.try_open(&node, &targets), be_set_up(&listener));
     let mut pipe = pipe.unwrap();
     let data = pattern(9, 700);
     pipe.put(0, &data, false).await;
@@ -452,6 +437,47 @@ async fn a_read_waits_for_bytes_whose_acknowledgement_is_on_its_way() {
     };
     let (bytes, ()) = tokio::join!(read(&node, block(1001, 0), 0, 700), acknowledge);
     assert_eq!(bytes.unwrap(), data);
+}
+
+/// Where the test itself is a DataNode.
+async fn silent_node() -> (TcpListener, DatanodeAddress) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = DatanodeAddress {
+        uuid: "silent".into(),
+        host: "127.0.0.1".into(),
+        data_port: listener.local_addr().unwrap().port().into(),
+        ..Default::default()
+    };
+    (listener, address)
+}
+
+/// Takes part in one pipeline's set-up.
+async fn be_set_up(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    op::read_request(&mut stream).await.unwrap();
+    let mut reply = op::response(StatusProto::Success);
+    reply.first_bad_link = Some(String::new());
+    stream.write_all(&op::encode_delimited(&reply)).await.unwrap();
+    stream
+}
+
+/// The bug this guards against: all DataNodes of a pipeline waited equally long for an ack, so that the first of them
+/// might blame the second, which was well, when the third hung.
+#[tokio::test]
+async fn a_hanging_node_is_named_by_the_one_before_it() {
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::Config { stall_timeout_ms: 200, ..config(folder.path()) };
+        nodes.push(Node { handle: start(config).await.unwrap(), folder });
+    }
+    let (listener, target) = silent_node().await;
+    let targets = [nodes[1].address(), target];
+    let setup = Setup::create(Checksum::NATIVE);
+    let (pipe, _silent) = tokio::join!(setup.try_open(&nodes[0], &targets), be_set_up(&listener));
+    let mut pipe = pipe.unwrap();
+    pipe.put(0, b"abc", false).await;
+    assert_eq!(pipe.ack().await.unwrap().first_failure(), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,6 @@
 //! Lease holders are the clients' names; a file that was opened is named by its number if the client sends it, so that
 //! a rename in the meantime does not matter.
 
-use std::collections::BTreeMap;
-
 use ipc::exceptions;
 use proto::granary::{self, FileKind};
 use proto::hadoop::hdfs::*;
@@ -14,10 +12,13 @@ use super::Asked;
 use super::convert::{self, file_status, located_block, located_blocks};
 use super::errors::{Answered, Failure};
 use super::namespace::status_of;
+use crate::cluster::placement;
 
 /// Of a new block: not on the writer's own machine, or without regard to where the writer is.
 const NOT_NEAR: [i32; 2] =
     [AddBlockFlagProto::NoLocalWrite as i32, AddBlockFlagProto::IgnoreClientLocality as i32];
+/// DataNodes that a writer may wish for; what he names beyond is passed over.
+const FAVOURED_MAX: usize = 64;
 /// A host that no DataNode has.
 const NO_HOST: &str = "-";
 
@@ -138,19 +139,22 @@ fn uuids(nodes: Vec<DatanodeInfoProto>) -> Vec<String> {
     nodes.into_iter().map(|node| node.id.datanode_uuid).collect()
 }
 
-/// The uuids of DataNodes that a client names by host and port.
+/// The uuids of DataNodes that a client names by host and port, in his order; a name that none has is passed over.
 fn favoured(asked: &Asked, names: &[String]) -> Vec<String> {
     if names.is_empty() {
         return Vec::new();
     }
-    let by_name: BTreeMap<String, String> = asked.node.volatile.cluster(|cluster, _| {
-        let name = |(_, node): (_, &crate::cluster::datanodes::Datanode)| {
-            let at = &node.address;
-            (format!("{}:{}", at.host, at.data_port), at.uuid.clone())
+    asked.node.volatile.cluster(|cluster, _| {
+        let named = |name: &String| {
+            let (host, port) = name.rsplit_once(':')?;
+            let port: u32 = port.parse().ok()?;
+            let mut nodes = cluster.datanodes.living_nodes().map(|(_, node)| node);
+            let found = nodes
+                .find(|node| node.address.data_port == port && placement::is_on_host(node, host));
+            found.map(|node| node.address.uuid.clone())
         };
-        cluster.datanodes.living_nodes().map(name).collect()
-    });
-    names.iter().filter_map(|name| by_name.get(name).cloned()).collect()
+        names.iter().take(FAVOURED_MAX).filter_map(named).collect()
+    })
 }
 
 pub async fn abandon_block(

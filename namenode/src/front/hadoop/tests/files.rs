@@ -409,3 +409,25 @@ async fn a_listing_carries_locations_if_they_are_wanted() {
     let of_file = world.list("/d/f", "").await.unwrap();
     assert!(of_file.partial_listing.len() == 1 && of_file.partial_listing[0].path.is_empty());
 }
+
+#[tokio::test]
+async fn a_block_goes_where_its_writer_would_like_it() {
+    let world = World::new().await;
+    for number in 1..6 {
+        world.datanode(number);
+    }
+    let near = AddBlockFlagProto::NoLocalWrite as i32;
+    for number in [4, 2] {
+        let path = format!("/f{number}");
+        world.create(&path).await;
+        let wish =
+            vec!["nowhere:1".into(), "10.0.0.9:9866".into(), format!("10.0.0.{number}:9866")];
+        let request = AddBlockRequestProto {
+            favored_nodes: wish,
+            flags: vec![near],
+            ..add_block(&path, HOLDER, None)
+        };
+        let block = world.ask::<AddBlockResponseProto>("addBlock", &request).await.block;
+        assert_eq!(block.locs[0].id.datanode_uuid, format!("dn{number}"));
+    }
+}

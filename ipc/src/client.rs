@@ -12,7 +12,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use proto::hadoop::hdfs::RpcResponseHeaderProto;
 use proto::hadoop::hdfs::rpc_response_header_proto::RpcStatusProto;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
@@ -108,7 +107,10 @@ struct Place<'a> {
 
 impl Client {
     /// Connects, and says who calls. That the server agrees shows with the first answer.
-    pub async fn connect(address: SocketAddr, settings: ClientSettings) -> io::Result<Self> {
+    pub async fn connect(
+        address: impl ToSocketAddrs,
+        settings: ClientSettings,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let mut output = Vec::new();

@@ -7,6 +7,7 @@
 //! | [`limits`] | every bound that more than one crate must agree on |
 //! | [`erasure`] | erasure-coding policies |
 //! | [`error`] | the error that crosses the wire: a stable code, and what the caller should do |
+//! | [`rpc`] | the service Namespace over Hadoop's RPC framing: names and numbers |
 //! | [`granary`] | generated: Granary's own gRPC messages and services |
 //! | [`hadoop`] | generated: HDFS's messages, wire-compatible |
 //!
@@ -18,6 +19,7 @@ pub mod error;
 pub mod ids;
 pub mod limits;
 pub mod path;
+pub mod rpc;
 
 pub use error::{Code, Error, Kind, Result};
 pub use ids::{BlockId, GenerationStamp, InodeId, Txid};

@@ -15,6 +15,7 @@
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
 //! | [`webhdfs`] | the namespace over HTTP |
+//! | [`native`] | the service Namespace over Hadoop's RPC framing |
 //! | [`volatile`] | locks, clock and wake-ups around the volatile cores |
 //! | [`stop`] | the switch that ends all tasks |
 //!
@@ -32,6 +33,7 @@ pub mod http;
 pub mod leases;
 pub mod metrics;
 pub mod namespace;
+pub mod native;
 pub mod node;
 pub mod quotas;
 pub mod snapshots;

@@ -99,6 +99,7 @@ impl Node {
             replication: self.config.replication,
             pool_id: self.pool_id.clone(),
             cluster_id: self.cluster_id.clone(),
+            rpc_port: u32::from(self.hadoop_rpc_addr.port()),
         })
     }
 

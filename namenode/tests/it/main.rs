@@ -9,5 +9,6 @@ mod fsck;
 mod http;
 mod lifecycle;
 mod names;
+mod native;
 mod webhdfs;
 mod world;

@@ -50,6 +50,7 @@ use prost::Message;
 use proto::{Result, granary};
 
 use super::access::Method;
+use super::native;
 use super::node::Node;
 use crate::op::{CallId, Caller, Op, Reply};
 pub(super) use convert::storage_id;
@@ -60,9 +61,10 @@ pub const CLIENT_PROTOCOL: &str = "org.apache.hadoop.hdfs.protocol.ClientProtoco
 /// What answers the calls of a protocol.
 type Dispatch = fn(&Arc<Node>, Call) -> Option<Answer>;
 
-/// Every protocol by its name.
-const PROTOCOLS: [(&str, Dispatch); 7] = [
+/// Every protocol by its name; each is spoken in version 1.
+const PROTOCOLS: [(&str, Dispatch); 8] = [
     (CLIENT_PROTOCOL, client_protocol),
+    (proto::rpc::NAMESPACE_PROTOCOL, native::call),
     ("org.apache.hadoop.ha.HAServiceProtocol", ha_protocol),
     ("org.apache.hadoop.tools.GetUserMappingsProtocol", user_mappings_protocol),
     ("org.apache.hadoop.security.RefreshUserMappingsProtocol", refresh_users_protocol),

@@ -1,9 +1,8 @@
 //! The paths of Hadoop's messages: what is reserved, what is looked up by number, and which names may be made.
 //!
-//! `/.reserved/.inodes/N/x` begins at the inode of that number, `/.reserved/raw/x` is `/x` for
-//! superusers. A name over the limit names
-//! nothing to who looks, and is an error to who makes it. Clients of HDFS make no name with a colon, and none that HDFS
-//! keeps for itself: other clients of Granary may have, and then it can be read.
+//! `/.reserved/.inodes/N/x` begins at the inode of that number, `/.reserved/raw/x` is `/x` for superusers. A name over
+//! the limit names nothing to who looks, and is an error to who makes it. Clients of HDFS make no name with a colon, and
+//! none that HDFS keeps for itself: other clients of Granary may have, and then it can be read.
 
 use ipc::exceptions;
 use proto::limits::NAME_BYTES_MAX;

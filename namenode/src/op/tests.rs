@@ -1,6 +1,6 @@
 //! The bytes of requests: fixed for ever, and total to read.
 
-use proto::granary::TableInfo;
+use proto::granary::{FileStatus, TableInfo};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
 use super::attribute::{
@@ -230,4 +230,23 @@ fn damaged_replies_are_errors_or_other_replies() {
     for length in 0..bytes.len() {
         assert!(decode_reply(&mut Reader::new(&bytes[..length])).is_err());
     }
+}
+
+#[test]
+fn a_kept_status_tells_of_its_list_and_policy_in_the_byte_of_the_open_flag() {
+    let status = FileStatus {
+        open_for_write: true,
+        has_acl: true,
+        storage_policy: 15,
+        links: 7,
+        ..FileStatus::default()
+    };
+    let mut bytes = Vec::new();
+    encode_reply(&super::Reply::File(Box::new(status.clone())), &mut bytes);
+    let at = bytes.len() - 5;
+    assert_eq!(bytes[at], 1 | 2 | 15 << 4);
+    let read = |bytes: &[u8]| decode_reply(&mut Reader::new(bytes));
+    assert_eq!(read(&bytes), Ok(super::Reply::File(Box::new(status))));
+    bytes[at] |= 4;
+    assert!(read(&bytes).is_err(), "a bit that means nothing");
 }

@@ -45,7 +45,7 @@ pub struct FileBlocks {
 }
 
 pub(crate) fn not_found(path: &FsPath) -> Error {
-    Error::new(Code::NotFound, format!("{path} does not exist"))
+    Error::new(Code::NotFound, format!("File does not exist: {path}"))
 }
 
 impl State {
@@ -83,7 +83,7 @@ impl State {
     pub(crate) fn existing_file(&self, caller: &Caller, path: &FsPath) -> Result<u32> {
         let (slot, _) = self.existing(caller, path)?;
         if self.inodes.get(slot).is_folder() {
-            return Err(Error::new(Code::IsFolder, format!("{path} is a folder, not a file")));
+            return Err(Error::new(Code::IsFolder, format!("Path is not a file: {path}")));
         }
         Ok(slot)
     }

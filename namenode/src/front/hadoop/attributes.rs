@@ -3,12 +3,13 @@
 //! The numbers of spaces, scopes, kinds and permissions are HDFS's here as there. Entries and attributes of a message
 //! are checked one by one: what is no known number is refused, not guessed.
 
+use ipc::exceptions::ILLEGAL_ARGUMENT;
 use proto::hadoop::hdfs::acl_entry_proto::{AclEntryScopeProto, AclEntryTypeProto};
 use proto::hadoop::hdfs::*;
 use proto::{Code, Error, Result};
 
 use super::Asked;
-use super::errors::Answered;
+use super::errors::{Answered, Failure};
 use crate::front::attributes::raw_path;
 use crate::op::attribute::{AclEntry, AclKind, AclScope, XAttr, XAttrSpace};
 use crate::op::quota::StorageType;
@@ -236,6 +237,9 @@ pub async fn concat(asked: Asked, request: ConcatRequestProto) -> Answered<Conca
     let target = path_of(&asked, &request.trg)?;
     let sources = request.srcs.iter().map(|source| path_of(&asked, source));
     let sources = sources.collect::<Result<Vec<_>>>()?;
+    if sources.is_empty() {
+        return Err(Failure::java(ILLEGAL_ARGUMENT, "No sources given"));
+    }
     asked.node.concat(asked.caller(), &target, &sources).await?;
     Ok(ConcatResponseProto {})
 }

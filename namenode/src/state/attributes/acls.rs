@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proto::{Code, Error, FsPath, Result};
 
 use super::acl::{self, Acl, Grant};
+use super::missing;
 use crate::op::Caller;
 use crate::op::attribute::{AclEntry, AclKind, AclScope, AclStatus, AttributeOp};
 use crate::state::State;
@@ -14,7 +15,8 @@ use crate::state::slab::NONE;
 impl State {
     /// The list of a path, as readers get it. The path's folders must grant `x`.
     pub fn acl_status(&self, caller: &Caller, path: &FsPath) -> Result<AclStatus> {
-        let slot = self.existing_seen(caller, path)?.slot;
+        let seen = self.existing_seen(caller, path);
+        let slot = seen.map_err(|error| missing(error, "cannot find", path))?.slot;
         let permission = self.permission(slot);
         let mut entries = Vec::new();
         if let Some(acl) = self.acl_of(slot) {
@@ -68,7 +70,8 @@ impl State {
         op: &AttributeOp,
     ) -> Result<(u32, Vec<AclEntry>)> {
         let path = op.path();
-        let (slot, _) = self.existing(caller, path)?;
+        let found = self.existing(caller, path);
+        let (slot, _) = found.map_err(|error| missing(error, "cannot find", path))?;
         self.demand_owner(caller, slot, path)?;
         let list = self.whole_acl(slot);
         let changed = match op {

@@ -23,7 +23,7 @@ mod xattrs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proto::Result;
+use proto::{Code, Error, FsPath, Result};
 
 use super::State;
 use super::slab::{Record, Slab};
@@ -35,6 +35,14 @@ use acl::Acl;
 
 pub use policies::{STORAGE_POLICIES, StoragePolicy, storage_policy};
 pub use xattrs::demand_raw;
+
+/// The error of HDFS's words where nothing has the path.
+fn missing(error: Error, words: &str, path: &FsPath) -> Error {
+    match error.code {
+        Code::NotFound => Error::new(Code::NotFound, format!("{words} {path}")),
+        _ => error,
+    }
+}
 
 /// What hangs on one inode. The default is a free slot.
 #[derive(Default, Clone, Debug, PartialEq)]

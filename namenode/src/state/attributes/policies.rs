@@ -5,6 +5,7 @@
 
 use proto::{Code, Error, FsPath, Result};
 
+use super::missing;
 use crate::op::Caller;
 use crate::op::quota::StorageType;
 use crate::state::State;
@@ -62,6 +63,7 @@ pub const STORAGE_POLICIES: &[StoragePolicy] = &[
     },
 ];
 
+const NOTHING: &str = "File/Directory does not exist:";
 /// What holds where nobody set a policy: HOT.
 const DEFAULT_POLICY: u8 = 7;
 
@@ -121,7 +123,8 @@ impl State {
 
     /// The policy that holds for a path; HOT if nobody set one. Needs `r`.
     pub fn storage_policy(&self, caller: &Caller, path: &FsPath) -> Result<&'static StoragePolicy> {
-        let slot = self.existing_seen(caller, path)?.slot;
+        let seen = self.existing_seen(caller, path);
+        let slot = seen.map_err(|error| missing(error, NOTHING, path))?.slot;
         self.demand(caller, slot, READ, path)?;
         let id = match self.policy_of(slot) {
             0 => DEFAULT_POLICY,
@@ -136,7 +139,8 @@ impl State {
         if id != 0 && wanted.is_none() {
             return refused(format!("Cannot find a block policy with the id {id}"));
         }
-        let (slot, _) = self.existing(caller, path)?;
+        let found = self.existing(caller, path);
+        let (slot, _) = found.map_err(|error| missing(error, NOTHING, path))?;
         self.demand(caller, slot, WRITE, path)?;
         if self.inodes.get(slot).is_folder() {
             return Ok(slot);

@@ -6,6 +6,7 @@
 
 use proto::{Code, Error, FsPath, Result};
 
+use super::missing;
 use crate::op::Caller;
 use crate::op::attribute::{
     UNREADABLE_BY_SUPERUSER, XATTR_BYTES_MAX, XATTRS_MAX, XAttr, XAttrMode, XAttrSpace,
@@ -79,7 +80,8 @@ impl State {
         for (space, name) in names {
             demand_visible(caller, raw, *space, name)?;
         }
-        let slot = self.existing_seen(caller, path)?.slot;
+        let seen = self.existing_seen(caller, path);
+        let slot = seen.map_err(|error| missing(error, "cannot find", path))?.slot;
         self.demand(caller, slot, READ, path)?;
         let xattrs = self.xattrs_of(slot);
         if names.is_empty() {
@@ -105,7 +107,8 @@ impl State {
         if raw {
             demand_raw(caller)?;
         }
-        let slot = self.existing_seen(caller, path)?.slot;
+        let seen = self.existing_seen(caller, path);
+        let slot = seen.map_err(|error| missing(error, "cannot find", path))?.slot;
         let seen = self.xattrs_of(slot).iter();
         let seen = seen.filter(|x| is_visible(caller, raw, x.space, &x.name));
         Ok(seen.map(|x| (x.space, x.name.clone())).collect())
@@ -174,7 +177,8 @@ impl State {
 
     /// The inode, if the caller may change its attributes of this space.
     fn plan_xattr_change(&self, caller: &Caller, path: &FsPath, space: XAttrSpace) -> Result<u32> {
-        let (slot, _) = self.existing(caller, path)?;
+        let found = self.existing(caller, path);
+        let (slot, _) = found.map_err(|error| missing(error, "cannot find", path))?;
         if space == XAttrSpace::User {
             let sticky =
                 self.inodes.get(slot).is_folder() && self.permission(slot).mode & STICKY != 0;

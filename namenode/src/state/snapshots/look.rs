@@ -100,7 +100,7 @@ impl State {
     pub(crate) fn existing_file_seen(&self, caller: &Caller, path: &FsPath) -> Result<Seen> {
         let seen = self.existing_seen(caller, path)?;
         if self.inodes.get(seen.slot).is_folder() {
-            return Err(Error::new(Code::IsFolder, format!("{path} is a folder, not a file")));
+            return Err(Error::new(Code::IsFolder, format!("Path is not a file: {path}")));
         }
         Ok(seen)
     }

@@ -161,7 +161,8 @@ async fn concat_names_its_class() {
     let missing =
         world.ask_as::<ConcatResponseProto>("boss", "concat", &request).await.unwrap_err();
     assert_eq!(missing.class, class::FILE_NOT_FOUND);
+    assert_eq!(missing.message, "File does not exist: /d/t");
     let none = ConcatRequestProto { trg: "/d".into(), srcs: vec![] };
     let none = world.ask_as::<ConcatResponseProto>("boss", "concat", &none).await.unwrap_err();
-    assert_eq!(none.class, class::HADOOP_ILLEGAL_ARGUMENT);
+    assert_eq!(none.class, class::ILLEGAL_ARGUMENT);
 }

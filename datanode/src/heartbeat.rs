@@ -97,8 +97,8 @@ impl Attachment {
     }
 
     /// What the NameNode is known by to clients of WebHDFS, as it said itself; empty before the first registration.
-    pub fn hadoop_rpc_addr(&self) -> String {
-        self.hadoop_rpc_addr.borrow().clone()
+    pub fn hadoop_rpc_addr(&self) -> watch::Receiver<String> {
+        self.hadoop_rpc_addr.subscribe()
     }
 
     /// Becomes the error that ended the attachment for good.

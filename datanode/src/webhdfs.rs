@@ -16,6 +16,7 @@ mod writing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::webhdfs::{Exception, PREFIX, Params, Result, answer, paths};
 use axum::Router;
@@ -103,9 +104,19 @@ impl WebHdfs {
         })
     }
 
-    /// The name of our NameNode, if it is the one that the request means.
-    fn namenode(&self, params: &Params) -> Result<String> {
-        let ours = self.attachment.hadoop_rpc_addr();
+    /// The name of our NameNode, if it is the one that the request means. The NameNode may send clients here a moment
+    /// before its answer to our registration is here: then that is waited for.
+    async fn namenode(&self, params: &Params) -> Result<String> {
+        let mut told = self.attachment.hadoop_rpc_addr();
+        let known = told.wait_for(|addr| !addr.is_empty());
+        let wait = Duration::from_millis(self.settings.connect_timeout_ms);
+        let ours = match tokio::time::timeout(wait, known).await {
+            Ok(Ok(addr)) => addr.clone(),
+            _ => {
+                let text = "this DataNode is not registered at its NameNode: try again";
+                return Err(Error::new(Code::Unavailable, text).into());
+            }
+        };
         match params.text("namenoderpcaddress") {
             Some(theirs) if !is_same(&ours, theirs) => Err(Exception::parameter(
                 "namenoderpcaddress",
@@ -137,11 +148,11 @@ struct Ask {
 }
 
 impl Ask {
-    fn new(web: Arc<WebHdfs>, uri: &Uri) -> Result<Self> {
+    async fn new(web: Arc<WebHdfs>, uri: &Uri) -> Result<Self> {
         let params = Params::parse(uri.query().unwrap_or(""))?;
         let user = params.user()?.to_owned();
         let path = FsPath::parse(&paths::path_of(uri.path())?)?;
-        let namenode = web.namenode(&params)?;
+        let namenode = web.namenode(&params).await?;
         Ok(Self { web, params, path, user, namenode })
     }
 
@@ -152,7 +163,7 @@ impl Ask {
 
 async fn serve(State(web): State<Arc<WebHdfs>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let asked = Ask::new(web, &head.uri).map(|ask| (ask.params.op(), ask));
+    let asked = Ask::new(web, &head.uri).await.map(|ask| (ask.params.op(), ask));
     let answered = match asked {
         Err(exception) => Err((exception, Some(body))),
         Ok((op, ask)) => match (&head.method, op.as_str()) {

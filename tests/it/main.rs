@@ -7,3 +7,4 @@ mod jobs;
 mod kills;
 mod mount;
 mod serving;
+mod webhdfs;

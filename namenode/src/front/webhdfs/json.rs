@@ -323,3 +323,95 @@ fn text(bytes: &[u8]) -> String {
 pub(super) fn host_port(host: &str, port: u32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> HdfsFileStatusProto {
+        HdfsFileStatusProto {
+            file_type: FileType::IsFile as i32,
+            path: "f".into(),
+            length: 5,
+            permission: FsPermissionProto { perm: 0o1777 },
+            owner: "ann".into(),
+            group: "web".into(),
+            modification_time: 1000,
+            access_time: 2000,
+            block_replication: Some(3),
+            blocksize: Some(134_217_728),
+            file_id: Some(16387),
+            children_num: Some(0),
+            storage_policy: Some(0),
+            ..Default::default()
+        }
+    }
+
+    // The texts are what the server of HDFS 2.7.3 writes for the same values.
+
+    #[test]
+    fn a_status_is_written_as_hdfs_writes_it() {
+        assert_eq!(
+            json!({"FileStatus": status(&file())}).to_string(),
+            "{\"FileStatus\":{\"accessTime\":2000,\"blockSize\":134217728,\"childrenNum\":0,\
+             \"fileId\":16387,\"group\":\"web\",\"length\":5,\"modificationTime\":1000,\
+             \"owner\":\"ann\",\"pathSuffix\":\"f\",\"permission\":\"1777\",\"replication\":3,\
+             \"storagePolicy\":0,\"type\":\"FILE\"}}"
+        );
+        let flags = Flags::HasAcl as u32 | Flags::SnapshotEnabled as u32;
+        let marked = status(&HdfsFileStatusProto { flags: Some(flags), ..file() });
+        assert_eq!((&marked["aclBit"], &marked["snapshotEnabled"]), (&json!(true), &json!(true)));
+        assert_eq!(marked.get("ecBit"), None);
+    }
+
+    #[test]
+    fn blocks_are_written_as_hdfs_writes_them() {
+        let block = LocatedBlockProto {
+            b: ExtendedBlockProto {
+                pool_id: "BP-1".into(),
+                block_id: 1_073_741_825,
+                generation_stamp: 1001,
+                num_bytes: Some(5),
+            },
+            ..Default::default()
+        };
+        let located = LocatedBlocksProto {
+            file_length: 5,
+            blocks: vec![block],
+            is_last_block_complete: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            located_blocks(&located).to_string(),
+            "{\"LocatedBlocks\":{\"fileLength\":5,\"isLastBlockComplete\":true,\
+             \"isUnderConstruction\":false,\"lastLocatedBlock\":null,\"locatedBlocks\":[{\"block\":\
+             {\"blockId\":1073741825,\"blockPoolId\":\"BP-1\",\"generationStamp\":1001,\"numBytes\":5},\
+             \"blockToken\":{\"urlString\":\"AAAAAA\"},\"cachedLocations\":[],\"isCorrupt\":false,\
+             \"locations\":[],\"startOffset\":0,\"storageTypes\":[]}]}}"
+        );
+    }
+
+    #[test]
+    fn no_quota_is_minus_one_and_types_without_one_are_left_out() {
+        let info = |kind: StorageTypeProto, quota| StorageTypeQuotaInfoProto {
+            r#type: Some(kind as i32),
+            quota,
+            consumed: 1,
+        };
+        let infos = StorageTypeQuotaInfosProto {
+            type_quota_info: vec![
+                info(StorageTypeProto::Disk, u64::MAX),
+                info(StorageTypeProto::Ssd, 9),
+            ],
+        };
+        let usage = QuotaUsageProto {
+            quota: u64::MAX,
+            space_quota: 7,
+            type_quota_infos: Some(infos),
+            ..Default::default()
+        };
+        let written = &quota_usage(&usage)["QuotaUsage"];
+        assert_eq!((&written["quota"], &written["spaceQuota"]), (&json!(-1), &json!(7)));
+        assert_eq!(written["typeQuota"], json!({"SSD": {"consumed": 1, "quota": 9}}));
+    }
+}

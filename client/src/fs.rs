@@ -56,6 +56,9 @@ pub struct CreateOptions {
     pub create_parents: bool,
     /// Permission bits; `None`: 0666 without the configured umask.
     pub mode: Option<u32>,
+    /// Permission bits from which a folder's default ACL starts, if it has one; `None`: nothing beyond `mode`, or 0666
+    /// if that is not given either.
+    pub unmasked: Option<u32>,
     /// Replicas; 0: the configuration's, then the server's default.
     pub replication: u32,
     /// Bytes of a block; 0: the configuration's, then the server's default.
@@ -64,7 +67,14 @@ pub struct CreateOptions {
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { overwrite: false, create_parents: true, mode: None, replication: 0, block_bytes: 0 }
+        Self {
+            overwrite: false,
+            create_parents: true,
+            mode: None,
+            unmasked: None,
+            replication: 0,
+            block_bytes: 0,
+        }
     }
 }
 
@@ -385,7 +395,7 @@ impl Fs {
             create_parents: options.create_parents,
             replication: or(options.replication, config.replication),
             block_bytes,
-            unmasked: options.mode.is_none().then_some(0o666),
+            unmasked: options.unmasked.or(options.mode.is_none().then_some(0o666)),
         };
         let reply = self
             .namenode()

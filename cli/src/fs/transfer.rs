@@ -124,6 +124,7 @@ impl<'a> Transfers<'a> {
             mode: Some(mode),
             replication: layout.replication,
             block_bytes: layout.block_bytes,
+            ..CreateOptions::default()
         };
         let mut writer = self.shell.fs.create(temporary, options).await?;
         let mut bytes = 0;

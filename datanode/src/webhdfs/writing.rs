@@ -57,11 +57,12 @@ enum Open {
 fn options(ask: &Ask) -> ::webhdfs::Result<CreateOptions> {
     let params = &ask.params;
     params.int("buffersize", 1)?;
-    params.mode("unmaskedpermission")?;
+    let mode = params.mode("permission")?.unwrap_or(FILE_MODE);
     let mut options = CreateOptions {
         overwrite: params.boolean("overwrite", false)?,
         create_parents: params.boolean("createparent", true)?,
-        mode: Some(params.mode("permission")?.unwrap_or(FILE_MODE)),
+        mode: Some(mode),
+        unmasked: Some(params.mode("unmaskedpermission")?.unwrap_or(mode)),
         replication: params.short("replication", 1)?.map_or(0, |asked| asked.unsigned_abs().into()),
         block_bytes: params.long("blocksize", 1)?.map_or(0, i64::unsigned_abs),
     };

@@ -47,7 +47,14 @@ pub(super) async fn answer(ask: &Ask) -> Result<Response> {
         }
         "GETHOMEDIRECTORY" => json!({"Path": home(ask)}),
         "GETTRASHROOT" => json!({"Path": format!("{}/.Trash", home(ask))}),
-        "GETDELEGATIONTOKEN" => json!({"Token": Value::Null}),
+        "GETDELEGATIONTOKEN" => {
+            let renewer = ask.params.text("renewer").unwrap_or(&ask.identity.user).to_owned();
+            let request = GetDelegationTokenRequestProto { renewer };
+            // There is no security that a token could carry: the reply has none.
+            let _none: GetDelegationTokenResponseProto =
+                ask.call("getDelegationToken", request).await?;
+            json!({"Token": Value::Null})
+        }
         "GETFILEBLOCKLOCATIONS" => messages::block_locations(&locations(ask).await?),
         "GET_BLOCK_LOCATIONS" => messages::located_blocks(&locations(ask).await?),
         "GETSERVERDEFAULTS" => {

@@ -11,9 +11,12 @@ use ::webhdfs::{Exception, PREFIX, Result, answer, paths};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ipc::exceptions::{self as class, Verb};
-use proto::granary::{DatanodeAddress, GetBlockLocationsRequest};
-use proto::hadoop::hdfs::HdfsFileStatusProto;
+use proto::granary::DatanodeAddress;
 use proto::hadoop::hdfs::hdfs_file_status_proto::FileType;
+use proto::hadoop::hdfs::{
+    DatanodeInfoProto, GetBlockLocationsRequestProto, GetBlockLocationsResponseProto,
+    HdfsFileStatusProto,
+};
 use serde_json::json;
 
 use super::json::host_port;
@@ -49,20 +52,20 @@ pub(super) async fn open(ask: &Ask) -> Result<Response> {
             ),
         ));
     }
-    to_datanode(ask, reader_of(ask, &status, offset)?)
+    to_datanode(ask, reader_of(ask, &status, offset).await?)
 }
 
 /// GETFILECHECKSUM.
 pub(super) async fn checksum(ask: &Ask) -> Result<Response> {
     let status = file(ask).await?;
-    to_datanode(ask, reader_of(ask, &status, status.length.saturating_sub(1))?)
+    to_datanode(ask, reader_of(ask, &status, status.length.saturating_sub(1)).await?)
 }
 
 /// APPEND.
 pub(super) async fn append(ask: &Ask) -> Result<Response> {
     ask.node().enter(Method::Append, ask.caller())?;
     let status = file(ask).await?;
-    to_datanode(ask, reader_of(ask, &status, status.length.saturating_sub(1))?)
+    to_datanode(ask, reader_of(ask, &status, status.length.saturating_sub(1)).await?)
 }
 
 /// CREATE.
@@ -98,47 +101,42 @@ async fn file(ask: &Ask) -> Result<HdfsFileStatusProto> {
 }
 
 /// A DataNode that has the block at `offset`; any if there is none.
-fn reader_of(ask: &Ask, status: &HdfsFileStatusProto, offset: u64) -> Result<DatanodeAddress> {
+async fn reader_of(ask: &Ask, status: &HdfsFileStatusProto, offset: u64) -> Result<Target> {
     if status.length > 0 {
-        let request = GetBlockLocationsRequest {
-            caller: ask.caller(),
-            path: ask.path.to_string(),
-            offset,
-            length: 1,
-        };
-        let located = ask.node().get_block_locations(request, Some(host(ask)))?;
+        let request = GetBlockLocationsRequestProto { src: ask.src(), offset, length: 1 };
+        let reply: GetBlockLocationsResponseProto = ask.call("getBlockLocations", request).await?;
         let excluded = excluded(ask)?;
-        let fits = |at: &DatanodeAddress| at.http_port != 0 && !is_named(&excluded, at);
-        let mut locations = located.blocks.into_iter().flat_map(|block| block.locations);
-        if let Some(at) = locations.find(fits) {
-            return Ok(at);
+        let blocks = reply.locations.unwrap_or_default().blocks;
+        let mut targets = blocks.into_iter().flat_map(|block| block.locs).map(Target::from);
+        if let Some(target) = targets.find(|target| target.fits(&excluded)) {
+            return Ok(target);
         }
     }
     any_node(ask, 0)
 }
 
 /// A DataNode that could take a block now.
-fn any_node(ask: &Ask, block_bytes: u64) -> Result<DatanodeAddress> {
+fn any_node(ask: &Ask, block_bytes: u64) -> Result<Target> {
     let names = excluded(ask)?;
     let excluded: Vec<NodeIndex> = ask.node().volatile.cluster(|cluster, _| {
         let nodes = cluster.datanodes.iter();
-        let left_out =
-            |address: &DatanodeAddress| address.http_port == 0 || is_named(&names, address);
-        nodes.filter(|(_, node)| left_out(&node.address)).map(|(index, _)| index).collect()
+        let left_out = nodes.filter(|(_, node)| !Target::from(&node.address).fits(&names));
+        left_out.map(|(index, _)| index).collect()
     });
     let block_bytes = if block_bytes == 0 { ask.node().config.block_bytes } else { block_bytes };
+    let host = ask.peer.remote.ip().to_canonical().to_string();
     let found = ask.node().choose(&Wanted {
         replicas: 1,
         replicas_min: 1,
         block_bytes,
-        writer_host: &host(ask).to_string(),
+        writer_host: &host,
         favoured: &[],
         existing: &[],
         excluded: &excluded,
     });
     let chosen = found.map_err(|error| Exception::of(error, Verb::Create))?;
     let addresses = ask.node().volatile.cluster(|cluster, _| cluster.addresses(&chosen));
-    addresses.into_iter().next().ok_or_else(|| {
+    addresses.first().map(Target::from).ok_or_else(|| {
         Exception::new(
             class::IO,
             format!(
@@ -147,6 +145,34 @@ fn any_node(ask: &Ask, block_bytes: u64) -> Result<DatanodeAddress> {
             ),
         )
     })
+}
+
+/// A DataNode as a client of WebHDFS reaches it.
+struct Target {
+    host: String,
+    http_port: u32,
+    data_port: u32,
+}
+
+impl From<&DatanodeAddress> for Target {
+    fn from(at: &DatanodeAddress) -> Self {
+        Self { host: at.host.clone(), http_port: at.http_port, data_port: at.data_port }
+    }
+}
+
+impl From<DatanodeInfoProto> for Target {
+    fn from(at: DatanodeInfoProto) -> Self {
+        Self { host: at.id.host_name, http_port: at.id.info_port, data_port: at.id.xfer_port }
+    }
+}
+
+impl Target {
+    /// Whether it serves HTTP, and is not excluded.
+    fn fits(&self, excluded: &[String]) -> bool {
+        let full = [self.data_port, self.http_port].map(|port| host_port(&self.host, port));
+        self.http_port != 0
+            && !excluded.iter().any(|name| *name == self.host || full.contains(name))
+    }
 }
 
 /// The DataNodes that the client does not want, as `host` or `host:port`.
@@ -163,20 +189,8 @@ fn excluded(ask: &Ask) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn is_named(names: &[String], at: &DatanodeAddress) -> bool {
-    !names.is_empty() && {
-        let full = [at.data_port, at.http_port].map(|port| host_port(&at.host, port));
-        names.iter().any(|name| *name == at.host || full.contains(name))
-    }
-}
-
-/// The machine that asks.
-fn host(ask: &Ask) -> IpAddr {
-    ask.peer.remote.ip().to_canonical()
-}
-
 /// Sends the client there: 307, or 200 with the address if it asked not to be redirected.
-fn to_datanode(ask: &Ask, at: DatanodeAddress) -> Result<Response> {
+fn to_datanode(ask: &Ask, at: Target) -> Result<Response> {
     let location = format!(
         "http://{}{PREFIX}{}?op={}&user.name={}&namenoderpcaddress={}{}",
         host_port(&at.host, at.http_port),

@@ -65,7 +65,7 @@ impl State {
             match self.nodes.find(inode.body, name.as_bytes()) {
                 Some(child) => slot = child,
                 None if name == DOT_SNAPSHOT && inode.is_snapshottable() => {
-                    return Err(read_only(path));
+                    return Err(read_only());
                 }
                 None => return Ok(Walk { folder, target: None, missing: 1 + rest.count() }),
             }
@@ -113,7 +113,7 @@ impl State {
             Ok(Look::Snapshots(folder)) => {
                 return Ok(Some(self.list_snapshots(folder, start_after, limit)));
             }
-            Ok(Look::Nothing) => return Ok(None),
+            Ok(Look::Nothing) => return self.nothing_listed(path),
             Err(error) if error.code == Code::ParentNotFolder => return Ok(None),
             Err(error) => return Err(error),
         };

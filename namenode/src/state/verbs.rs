@@ -392,7 +392,7 @@ impl State {
         let Some(slot) = walk.target.filter(|&slot| slot != ROOT) else { return Ok(None) };
         self.catalogue.demand_unguarded(path)?;
         self.demand_removal(caller, walk.folder, slot, path)?;
-        self.demand_no_snapshots(slot, path, "deleted")?;
+        self.demand_no_snapshots(slot, path)?;
         let inode = self.inodes.get(slot);
         if inode.is_folder() && inode.children() > 0 {
             if !recursive {
@@ -467,7 +467,7 @@ impl State {
         self.catalogue.demand_unguarded(source)?;
         self.catalogue.demand_unguarded(target)?;
         self.demand_removal(caller, from, slot, source)?;
-        self.demand_no_snapshots(slot, source, "renamed")?;
+        self.demand_no_snapshots(slot, source)?;
         let walk = self.walk(caller, target)?;
         demand_no_reserved_name(target)?;
         if walk.missing > 1 {
@@ -539,7 +539,7 @@ impl State {
             }
             _ => {}
         }
-        self.demand_no_snapshots(old, target, "replaced")?;
+        self.demand_no_snapshots(old, target)?;
         self.demand_removal(caller, folder, old, target)
     }
 

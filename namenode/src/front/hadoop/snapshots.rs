@@ -27,7 +27,6 @@ fn refusal(error: Error, root: &str) -> Failure {
             let message = format!("`{root}': Is not a directory");
             Failure::java(ipc::exceptions::PATH_NOT_DIRECTORY, message)
         }
-        Code::InvalidPath => Failure::java(ipc::exceptions::HADOOP_ILLEGAL_ARGUMENT, error.message),
         _ => Failure::from(error),
     }
 }

@@ -5,6 +5,7 @@ mod files;
 mod names;
 mod quotas;
 mod service;
+mod snapshots;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

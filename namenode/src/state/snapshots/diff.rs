@@ -2,7 +2,8 @@
 //!
 //! Both trees are walked side by side, folder by folder of the same inode. Where both share the same entries nothing
 //! below differs, and the walk ends: it takes time in proportion to what changed, by folders. An inode that went from
-//! one name and came up under another was renamed; a renamed folder is walked as well.
+//! one name and came up under another was renamed; a renamed folder is walked as well. The walk always goes from the
+//! earlier to the later; a report the other way round is its mirror image.
 //!
 //! As in HDFS a folder is modified if it lost or got entries, or if its owner, group, mode or attributes differ;
 //! a file if its content, replication or those differ. Times alone do not count.
@@ -18,8 +19,8 @@ use crate::op::Caller;
 /// Entries of one report, at most.
 pub const SNAPSHOT_DIFF_ENTRIES_MAX: usize = 1 << 20;
 
-/// What became of a path. The order is that of the entries about one folder in a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiffKind {
     /// It is there in both, and differs.
     Modified,
@@ -55,11 +56,30 @@ pub struct DiffEntry {
     pub target: Option<String>,
 }
 
+impl DiffEntry {
+    /// The same, told from the later to the earlier.
+    fn mirrored(self) -> Self {
+        let Self { kind, path, target } = self;
+        match (kind, target) {
+            (DiffKind::Created, target) => Self { kind: DiffKind::Deleted, path, target },
+            (DiffKind::Deleted, target) => Self { kind: DiffKind::Created, path, target },
+            (DiffKind::Renamed, Some(target)) => Self { kind, path: target, target: Some(path) },
+            (kind, target) => Self { kind, path, target },
+        }
+    }
+}
+
 /// An entry that is in one of two folders alone.
 struct Lone {
     slot: u32,
     path: String,
+    /// It came along with a new folder: told of only if it was renamed.
+    within_new: bool,
 }
+
+/// Where an entry stands in a report, as in HDFS: by the folder or file that it is about, those nearer to the root first;
+/// there first that it is modified, then what came, then what went; then by path.
+type Place = (usize, Vec<String>, u8, String);
 
 /// A walk over two trees.
 struct Walker<'s> {
@@ -68,8 +88,7 @@ struct Walker<'s> {
     root: &'s FsPath,
     /// Folders to compare: slots in the first and second, and the path.
     pending: Vec<(u32, u32, String)>,
-    /// By the path of the folder that they are about, then kind and path.
-    found: BTreeMap<(Vec<String>, DiffKind, String), Option<String>>,
+    found: BTreeMap<Place, (DiffKind, Option<String>)>,
     /// What came and went, by inode.
     created: BTreeMap<u64, Vec<Lone>>,
     deleted: BTreeMap<u64, Vec<Lone>>,
@@ -88,8 +107,8 @@ impl State {
         let folder = self.folder_to_snapshot(caller, path)?;
         let snapshots = self.snapshots_of(folder, path)?;
         let root = |name: &str| match snapshots.get(name) {
-            _ if name.is_empty() => Ok(folder),
-            Some(snapshot) => Ok(snapshot.root),
+            _ if name.is_empty() => Ok((u32::MAX, folder)),
+            Some(snapshot) => Ok((snapshot.id, snapshot.root)),
             None => {
                 let message =
                     format!("Cannot find the snapshot of directory {path} with name {name}");
@@ -97,20 +116,20 @@ impl State {
             }
         };
         let (from, to) = (root(from)?, root(to)?);
+        let (mirrored, (_, earlier), (_, later)) = (from > to, from.min(to), from.max(to));
         let mut walker = Walker {
             state: self,
             caller,
             root: path,
-            pending: vec![(from, to, String::new())],
+            pending: vec![(earlier, later, String::new())],
             found: BTreeMap::new(),
             created: BTreeMap::new(),
             deleted: BTreeMap::new(),
         };
         walker.walk()?;
-        let entry = |((_, kind, path), target): ((_, DiffKind, String), _)| DiffEntry {
-            kind,
-            path,
-            target,
+        let entry = |((.., path), (kind, target)): (Place, _)| {
+            let entry = DiffEntry { kind, path, target };
+            if mirrored { entry.mirrored() } else { entry }
         };
         Ok(walker.found.into_iter().map(entry).collect())
     }
@@ -140,6 +159,7 @@ impl Walker<'_> {
             while let Some((from, to, path)) = self.pending.pop() {
                 self.compare_folders(from, to, path)?;
             }
+            self.look_into_new_folders()?;
             self.match_renames()?;
             if self.pending.is_empty() {
                 break;
@@ -149,7 +169,7 @@ impl Walker<'_> {
             (DiffKind::Created, std::mem::take(&mut self.created)),
             (DiffKind::Deleted, std::mem::take(&mut self.deleted)),
         ] {
-            for entry in lone.into_values().flatten() {
+            for entry in lone.into_values().flatten().filter(|entry| !entry.within_new) {
                 self.tell(kind, entry.path, None)?;
             }
         }
@@ -183,14 +203,15 @@ impl Walker<'_> {
                     }
                     _ => {
                         modified = true;
-                        let lone = Lone { slot: new, path };
+                        let lone = Lone { slot: new, path, within_new: false };
                         self.created.entry(id(new)).or_default().push(lone);
                     }
                 }
             }
             modified |= !before.is_empty();
             for (name, old) in before {
-                let lone = Lone { slot: old, path: below(&path, &name) };
+                let path = below(&path, &name);
+                let lone = Lone { slot: old, path, within_new: false };
                 self.deleted.entry(id(old)).or_default().push(lone);
             }
         }
@@ -203,6 +224,38 @@ impl Walker<'_> {
             self.pending.push((old, new, path));
         } else if self.state.differs(old, new) {
             self.tell(DiffKind::Modified, path, None)?;
+        }
+        Ok(())
+    }
+
+    /// What went from one place may have come up within a folder that is new.
+    fn look_into_new_folders(&mut self) -> Result<()> {
+        if self.deleted.is_empty() {
+            return Ok(());
+        }
+        let state = self.state;
+        let is_new = |entry: &&Lone| {
+            let inode = state.inodes.get(entry.slot);
+            inode.is_folder() && !entry.within_new && !self.deleted.contains_key(&inode.id)
+        };
+        let tops = self.created.values().flatten().filter(is_new);
+        let mut folders: Vec<_> = tops.map(|entry| (entry.slot, entry.path.clone())).collect();
+        let mut within = Vec::new();
+        while let Some((folder, path)) = folders.pop() {
+            state.demand(self.caller, folder, READ | EXECUTE, self.root)?;
+            state.nodes.visit(state.entries_of(folder), b"", &mut |name, slot| {
+                let inode = state.inodes.get(slot);
+                if self.deleted.contains_key(&inode.id) {
+                    let path = below(&path, name);
+                    within.push((inode.id, Lone { slot, path, within_new: true }));
+                } else if inode.is_folder() {
+                    folders.push((slot, below(&path, name)));
+                }
+                true
+            });
+        }
+        for (id, lone) in within {
+            self.created.entry(id).or_default().push(lone);
         }
         Ok(())
     }
@@ -239,12 +292,14 @@ impl Walker<'_> {
                 format!("{root}: more than {SNAPSHOT_DIFF_ENTRIES_MAX} differences in one report");
             return Err(Error::new(Code::LimitExceeded, message));
         }
-        let about = match kind {
-            DiffKind::Modified => &path[..],
-            _ => path.rsplit_once('/').map_or("", |(folder, _)| folder),
+        let (about, rank) = match kind {
+            DiffKind::Modified => (&path[..], 0),
+            DiffKind::Created => (folder_of(&path), 1),
+            DiffKind::Deleted | DiffKind::Renamed => (folder_of(&path), 2),
         };
-        let about = about.split('/').filter(|name| !name.is_empty()).map(String::from).collect();
-        self.found.insert((about, kind, path), target);
+        let names = about.split('/').filter(|name| !name.is_empty()).map(String::from);
+        let names: Vec<_> = names.collect();
+        self.found.insert((names.len(), names, rank, path), (kind, target));
         Ok(())
     }
 }
@@ -259,4 +314,8 @@ impl State {
 fn below(folder: &str, name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     if folder.is_empty() { name.into_owned() } else { format!("{folder}/{name}") }
+}
+
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }

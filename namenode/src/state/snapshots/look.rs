@@ -13,7 +13,7 @@ use proto::{Code, Error, FsPath, InodeId, Result};
 use super::super::permissions::{EXECUTE, READ};
 use super::super::tree::{Listing, not_found};
 use super::super::{ROOT, State};
-use super::{DOT_SNAPSHOT, SNAPSHOTS_PER_FOLDER_MAX, Snapshot};
+use super::{DOT_SNAPSHOT, SNAPSHOTS_PER_FOLDER_MAX, Snapshot, not_snapshottable};
 use crate::op::Caller;
 
 /// What a reader's path leads to.
@@ -138,6 +138,17 @@ impl State {
             children: count as u64,
             links: (count as u32).saturating_add(2),
             ..self.status_of(folder, DOT_SNAPSHOT)
+        }
+    }
+
+    /// Nothing has a path that was to be listed: in the place of a folder's snapshots HDFS tells that it has none.
+    pub(in super::super) fn nothing_listed(&self, path: &FsPath) -> Result<Option<Listing>> {
+        let of = path.parent().filter(|_| path.name() == Some(DOT_SNAPSHOT));
+        match of.map(|of| (self.look(&Caller::superuser(""), &of), of)) {
+            Some((Ok(Look::Inode(seen)), of)) if self.inodes.get(seen.slot).is_live_folder() => {
+                Err(not_snapshottable(&of))
+            }
+            _ => Ok(None),
         }
     }
 

@@ -78,16 +78,20 @@ fn error<T>(code: Code, message: String) -> Result<T> {
 }
 
 /// Hadoop's text for a write into a snapshot.
-pub(crate) fn read_only(path: &FsPath) -> Error {
-    let message = format!("Modification on a read-only snapshot is disallowed: {path}");
-    Error::new(Code::ReadOnlySnapshot, message)
+pub(crate) fn read_only() -> Error {
+    Error::new(Code::ReadOnlySnapshot, "Modification on a read-only snapshot is disallowed")
+}
+
+/// Hadoop's text where a folder of this path has no snapshots and may have none.
+pub(crate) fn not_snapshottable(path: &FsPath) -> Error {
+    let message = format!("Directory is not a snapshottable directory: {path}");
+    Error::new(Code::Snapshot, message)
 }
 
 /// Nothing may be made under the name that snapshots have.
 pub(crate) fn demand_no_reserved_name(path: &FsPath) -> Result<()> {
     if path.components().any(|name| name == DOT_SNAPSHOT) {
-        let message = format!("\"{DOT_SNAPSHOT}\" is a reserved name: {path}");
-        return error(Code::InvalidPath, message);
+        return error(Code::InvalidArgument, format!("\"{DOT_SNAPSHOT}\" is a reserved name."));
     }
     Ok(())
 }
@@ -282,10 +286,7 @@ impl State {
         let inode = self.inodes.get(slot);
         match self.snapshots.folders.get(&inode.id).filter(|_| inode.is_snapshottable()) {
             Some(snapshots) => Ok(snapshots),
-            None => {
-                let message = format!("Directory is not a snapshottable directory: {path}");
-                error(Code::Snapshot, message)
-            }
+            None => Err(not_snapshottable(path)),
         }
     }
 
@@ -376,7 +377,7 @@ impl State {
     }
 
     /// A folder with snapshots stays where it is, and so do the folders above it.
-    pub(super) fn demand_no_snapshots(&self, slot: u32, path: &FsPath, what: &str) -> Result<()> {
+    pub(super) fn demand_no_snapshots(&self, slot: u32, path: &FsPath) -> Result<()> {
         if self.snapshots.folders.is_empty() || !self.inodes.get(slot).is_folder() {
             return Ok(());
         }
@@ -385,7 +386,7 @@ impl State {
             None => Ok(()),
             Some(found) => {
                 let message = format!(
-                    "The directory {path} cannot be {what} since {} is snapshottable and already \
+                    "The directory {path} cannot be deleted since {} is snapshottable and already \
                      has snapshots",
                     self.shown_path(found)
                 );
@@ -426,16 +427,12 @@ fn demand_superuser(caller: &Caller) -> Result<()> {
 }
 
 fn check_snapshot_name(path: &FsPath, name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        let message = format!("Invalid snapshot name: {} bytes, 1 to {NAME_BYTES_MAX}", name.len());
+    let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name != DOT_SNAPSHOT;
+    let named = path.join(DOT_SNAPSHOT)?.join(name);
+    if !fits || name.contains(':') || named.is_err() {
+        let shown: String = name.chars().take(200).collect();
+        let message = format!("Invalid path name Invalid snapshot name: {shown}");
         return error(Code::InvalidPath, message);
     }
-    if name.contains('/') {
-        let message = "Snapshot name cannot contain \"/\"".to_owned();
-        return error(Code::InvalidPath, message);
-    }
-    if name == DOT_SNAPSHOT {
-        return error(Code::InvalidPath, format!("\"{DOT_SNAPSHOT}\" is a reserved name."));
-    }
-    path.join(DOT_SNAPSHOT)?.join(name).map(|_| ())
+    Ok(())
 }

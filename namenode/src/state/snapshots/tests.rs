@@ -1,5 +1,6 @@
 //! Snapshots, one claim per test.
 
+mod kept;
 mod model;
 
 use proto::{Code, InodeId};
@@ -161,9 +162,11 @@ fn nothing_is_written_into_a_snapshot_nor_under_its_reserved_name() {
         create_op("/plain/.snapshot", "h", false),
         moved("/d/f", "/plain/.snapshot"),
     ] {
-        assert_eq!(world.code(op), Code::InvalidPath);
+        assert_eq!(world.code(op), Code::InvalidArgument);
     }
     assert_eq!(world.status("/plain/.snapshot"), None);
+    let listed = world.state.list(&root(), &path("/plain/.snapshot"), "", 0);
+    assert_eq!(listed.unwrap_err().code, Code::Snapshot, "as HDFS has it");
     assert_eq!(world.status("/d/.snapshot/none"), None);
     assert_eq!(world.status("/d/.snapshot").unwrap().children, 1);
     assert_eq!(world.status("/d/.snapshot/s/.snapshot"), None);
@@ -245,4 +248,48 @@ fn a_difference_tells_what_came_went_moved_and_changed() {
     assert_eq!(told(&world, "s2", ""), [""; 0]);
     let missing = world.state.snapshot_diff(&root(), &path("/d"), "none", "");
     assert_eq!(missing.unwrap_err().code, Code::Snapshot);
+}
+
+#[test]
+fn a_snapshot_costs_one_record_and_then_the_folders_on_the_way_to_what_changes() {
+    const FOLDERS: usize = 40;
+    const FILES: usize = 50;
+    let mut world = World::new();
+    for folder in 0..FOLDERS {
+        for file in 0..FILES {
+            world
+                .state
+                .apply(
+                    &crate::op::Request {
+                        caller: root(),
+                        call_id: None,
+                        now_ns: 1,
+                        op: create_op(&format!("/d/f{folder}/x{file}"), "h", false),
+                    },
+                    &mut Vec::new(),
+                )
+                .unwrap();
+        }
+    }
+    world.ok(allow("/d"));
+    let chmod = |text: &str| Op::SetPermission { path: path(text), mode: 0o600 };
+    let mut records = world.state.inodes.len();
+    let mut grown = |world: &mut World, op| {
+        world.ok(op);
+        let before = std::mem::replace(&mut records, world.state.inodes.len());
+        records - before
+    };
+    assert_eq!(grown(&mut world, make("/d", "s1")), 1);
+    assert_eq!(grown(&mut world, make("/d", "s2")), 1);
+    assert_eq!(grown(&mut world, chmod("/d/f7/x1")), FOLDERS + FILES, "what is on the way");
+    assert_eq!(grown(&mut world, chmod("/d/f7/x2")), 0, "copied already");
+    assert_eq!(grown(&mut world, chmod("/d/f8/x2")), FILES, "the folder alone");
+    assert_eq!(grown(&mut world, chmod("/d")), 0, "the root has its own record");
+    assert_eq!(grown(&mut world, make("/d", "s3")), 1);
+    assert_eq!(grown(&mut world, chmod("/d/f7")), FOLDERS, "a folder's own record");
+    let (files, folders) = (world.state.counts().files, world.state.counts().folders);
+    for name in ["s2", "s1", "s3"] {
+        world.ok(remove("/d", name));
+    }
+    assert_eq!(world.state.inodes.len() as u64, files + folders, "all is given back");
 }

@@ -11,25 +11,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::granary::FileStatus;
 use proto::{BlockId, Code, FsPath, InodeId, Result};
 
+use super::kept::{load, write};
 use crate::op::attribute::{AttributeOp, XAttr, XAttrMode, XAttrSpace};
 use crate::op::snapshot::SnapshotOp;
 use crate::op::{Block, Caller, Effect, FileRef, Op, RenameMode, Reply, Request};
-use crate::state::image::PageKind;
-use crate::state::slab::Side;
 use crate::state::{DOT_SNAPSHOT, State};
 
 const BLOCK_BYTES: u64 = 4096;
-const STEPS: usize = 150;
-const SEEDS: u64 = 60;
+const STEPS: usize = 160;
+const SEEDS: u64 = 50;
 
 /// A path's status, its content as blocks and how much of each is shown, and its attributes.
 type Seen = (FileStatus, Vec<(u64, u64)>, Vec<XAttr>);
 type Picture = BTreeMap<String, Seen>;
 
-struct Rng(u64);
+pub(super) struct Rng(u64);
 
 impl Rng {
-    fn next(&mut self, end: u64) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -142,52 +145,51 @@ fn outline(picture: &Picture) -> BTreeMap<&String, (u64, u64, u32, u32, u32, boo
     picture.iter().map(shown).collect()
 }
 
-/// The state as a checkpoint gives it back.
-fn reloaded(state: &mut State) -> State {
-    state.mark_all_dirty(Side::A);
-    let sections = state.freeze(Side::A);
-    let mut loaded = State::blank();
-    for kind in PageKind::ALL {
-        let pages = state.encode_frozen(kind, 0, usize::MAX);
-        state.thaw(kind, &pages);
-        for (page, bytes) in &pages {
-            loaded.load_page(kind, *page, bytes).unwrap();
-        }
-    }
-    loaded.load_sections(&sections).unwrap();
-    loaded.finish_loading().unwrap();
-    loaded
-}
-
 /// One run.
 struct Run {
     rng: Rng,
     main: Told,
     twin: Told,
+    /// Paths of files, and of folders, after the last step.
+    live: [Vec<String>; 2],
     /// By folder's inode and name: what the snapshot showed.
     pictures: BTreeMap<(u64, String), Picture>,
 }
 
 impl Run {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            main: Told::new(),
+            twin: Told::new(),
+            live: Default::default(),
+            pictures: BTreeMap::new(),
+        }
+    }
+
     fn name(&mut self) -> &'static str {
-        ["a", "b", "c", "d"][self.rng.next(4) as usize]
+        ["a", "b", "c"][self.rng.next(3) as usize]
     }
 
     fn path(&mut self) -> String {
-        let depth = 1 + self.rng.next(4);
+        let depth = 1 + self.rng.next(3);
         (0..depth).map(|_| format!("/{}", self.name())).collect()
     }
 
-    /// A path that is there, if one is found quickly.
+    /// A path that is there, if there is any.
     fn existing(&mut self, file: bool) -> String {
-        for _ in 0..12 {
-            let path = self.path();
-            let found = self.main.status(&path);
-            if found.is_some_and(|status| (status.block_bytes > 0) == file) {
-                return path;
-            }
+        let paths = &self.live[usize::from(!file)];
+        let at = self.rng.next(paths.len() as u64) as usize;
+        paths.get(at).cloned().unwrap_or_else(|| "/a".to_owned())
+    }
+
+    /// A path where something can be made: within what is there, as a rule.
+    fn new_path(&mut self) -> String {
+        if self.rng.next(3) == 0 {
+            return self.path();
         }
-        self.path()
+        let folder = self.existing(false);
+        format!("{}/{}", folder.trim_end_matches('/'), self.name())
     }
 
     /// In both, unless snapshots forbid it.
@@ -385,9 +387,9 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.rng.next(25) {
-            0..=2 => {
-                let path = self.path();
+        match self.rng.next(30) {
+            0..=1 => {
+                let path = self.new_path();
                 let op = Op::Mkdirs {
                     path: path_of(&path),
                     mode: 0o755,
@@ -396,29 +398,39 @@ impl Run {
                 };
                 self.both(|_| op.clone());
             }
-            3..=6 => {
-                let path = self.path();
+            2..=5 => {
+                let path = self.new_path();
                 self.write(&path);
             }
-            7..=8 => {
+            6..=8 => {
                 let path = self.existing(true);
                 self.append(&path);
             }
-            9..=10 => {
+            9 => {
+                // Whoever has it open goes on.
+                let path = self.existing(true);
+                let length = self.rng.next(BLOCK_BYTES + 1);
+                self.both(|_| fsync(&path, length));
+                if self.rng.next(2) == 0 {
+                    self.go_on(&path);
+                }
+            }
+            10..=12 => {
                 let path = self.existing(true);
                 self.truncate(&path);
             }
-            11 => {
+            13 => {
                 let path = self.existing(true);
                 self.recover(&path);
             }
-            12..=13 => {
-                let path = self.path();
+            14..=15 => {
+                let file = self.rng.next(3) > 0;
+                let path = self.existing(file);
                 self.both(|_| Op::Delete { path: path_of(&path), recursive: true });
             }
-            14..=15 => {
-                let folder = self.rng.next(2) == 0;
-                let (source, target) = (self.existing(folder), self.path());
+            16..=18 => {
+                let file = self.rng.next(2) == 0;
+                let (source, target) = (self.existing(file), self.new_path());
                 let mode = match self.rng.next(2) {
                     0 => RenameMode::Replace,
                     _ => RenameMode::NoReplace,
@@ -426,19 +438,22 @@ impl Run {
                 let op = Op::Rename { source: path_of(&source), target: path_of(&target), mode };
                 self.both(|_| op.clone());
             }
-            16..=17 => {
-                let (source, target) = (self.existing(true), self.path());
+            19..=20 => {
+                let (source, target) = (self.existing(true), self.new_path());
                 let op = Op::Link { source: path_of(&source), target: path_of(&target) };
                 self.both(|_| op.clone());
             }
-            18..=19 => {
+            21..=22 => {
                 let file = self.rng.next(2) == 0;
                 let path = self.existing(file);
                 self.change(&path);
             }
-            20 => {
-                let (target, source) = (self.existing(true), self.existing(true));
-                let op = Op::Concat { target: path_of(&target), sources: vec![path_of(&source)] };
+            23..=24 => {
+                // Of one folder, as it must be.
+                let target = self.existing(true);
+                let folder = path_of(&target).parent().unwrap();
+                let source = folder.join(self.name()).unwrap();
+                let op = Op::Concat { target: path_of(&target), sources: vec![source] };
                 self.both(|_| op.clone());
             }
             _ => self.snapshots(),
@@ -452,6 +467,14 @@ impl Run {
             outline(&picture(&self.twin.state, "/")),
             "as without snapshots"
         );
+        for (paths, file) in self.live.iter_mut().zip([true, false]) {
+            let kind = |(_, (status, ..)): &(_, &Seen)| (status.block_bytes > 0) == file;
+            *paths = live
+                .iter()
+                .filter(kind)
+                .map(|(path, _)| format!("/{}", &path[path.len().min(1)..]))
+                .collect();
+        }
         let mut held = BTreeSet::new();
         for (status, ..) in live.values() {
             let blocks = self.main.state.blocks_of_inode(InodeId(status.inode));
@@ -471,7 +494,7 @@ impl Run {
     }
 
     fn reload(&mut self) {
-        let loaded = reloaded(&mut self.main.state);
+        let loaded = load(&write(&mut self.main.state)).unwrap();
         assert_eq!(loaded.digest(), self.main.state.digest(), "a checkpoint gives the state back");
         self.main.state = loaded;
     }
@@ -498,13 +521,17 @@ fn fsync(path: &str, length: u64) -> Op {
     Op::Fsync { file: file(path), holder: "h".into(), last_block_length: length }
 }
 
+/// A state with snapshots, bounds and blocks that only snapshots hold.
+pub(super) fn some_state(seed: u64) -> State {
+    let mut run = Run::new(seed);
+    for _ in 0..STEPS {
+        run.step();
+    }
+    run.main.state
+}
+
 fn run(seed: u64) {
-    let mut run = Run {
-        rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-        main: Told::new(),
-        twin: Told::new(),
-        pictures: BTreeMap::new(),
-    };
+    let mut run = Run::new(seed);
     for step in 0..STEPS {
         run.step();
         run.check();

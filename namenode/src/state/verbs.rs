@@ -15,7 +15,7 @@ use super::permissions::{EXECUTE, READ, WRITE, denied};
 use super::quotas::{Charge, Usage, signed};
 use super::snapshots::demand_no_reserved_name;
 use super::tree::not_found;
-use super::{BlockInfo, ROOT, State};
+use super::{ROOT, State};
 use crate::op::{Caller, Effect, Op, RenameMode, Reply};
 
 /// Names of one file, at most.
@@ -671,9 +671,6 @@ impl State {
         let inode = self.inodes.get_mut(slot);
         inode.layout = layout;
         inode.changed_ns = now;
-        for &block in self.blocks_of(slot) {
-            let BlockInfo { id, replication, .. } = self.block_info(block);
-            out.push(Effect::ReplicationChanged { block: id, slot: block, replication });
-        }
+        self.tell_replications(slot, out);
     }
 }

@@ -274,20 +274,18 @@ impl State {
             holders.extend(self.blocks_of(other).iter().map(|&block| (block, other)));
         }
         for block in blocks {
-            let Some(&holder) = holders.get(&block) else {
+            if !holders.contains_key(&block) {
                 self.forget_block(block, effects);
-                continue;
-            };
-            if self.blocks.get(block).inode == leaver {
-                self.blocks.get_mut(block).inode = holder;
-                self.finish_block(block, effects);
             }
         }
-        let wanted =
-            |file: &u32| self.interned.layouts.get(self.inodes.get(*file).layout).replication;
-        let replication = others.iter().map(wanted).max().expect("there are others");
-        if replication < wanted(&leaver) {
-            for &slot in holders.keys() {
+        let before = self.replication_wanted(leaver, None);
+        let replication = self.replication_wanted(leaver, Some(leaver));
+        for (slot, holder) in holders {
+            if self.blocks.get(slot).inode == leaver {
+                self.blocks.get_mut(slot).inode = holder;
+                self.finish_block(slot, effects);
+            }
+            if replication != before {
                 let block = BlockId(self.blocks.get(slot).id);
                 effects.push(Effect::ReplicationChanged { block, slot, replication });
             }
@@ -408,12 +406,37 @@ impl State {
         }
     }
 
-    /// Replicas wanted of the blocks of a file: the most that the live one or a frozen one asks for.
+    /// Replicas wanted of the blocks of a file: as in HDFS, the most that the live file or a frozen one asks for.
     pub(in super::super) fn replication_of(&self, file: u32) -> u32 {
-        let inode = self.inodes.get(file);
+        self.replication_wanted(file, None)
+    }
+
+    /// [`State::replication_of`], as if one file were gone.
+    fn replication_wanted(&self, file: u32, but: Option<u32>) -> u32 {
         let of = |slot: u32| self.interned.layouts.get(self.inodes.get(slot).layout).replication;
-        let others = self.other_holders(inode.id, file);
-        others.into_iter().map(of).fold(of(file), u32::max)
+        if self.snapshots.copies.is_empty() {
+            return of(file);
+        }
+        let others = self.other_holders(self.inodes.get(file).id, file);
+        let holders = others.into_iter().chain([file]).filter(|&slot| Some(slot) != but);
+        holders.map(of).max().unwrap_or(0)
+    }
+
+    /// Other replicas are wanted of the blocks of a live file, and of those that only frozen ones have.
+    pub(in super::super) fn tell_replications(&self, file: u32, effects: &mut Vec<Effect>) {
+        let replication = self.replication_of(file);
+        let mut slots = self.blocks_of(file).to_vec();
+        for other in self.other_holders(self.inodes.get(file).id, file) {
+            slots.extend(self.blocks_of(other));
+        }
+        if !self.snapshots.copies.is_empty() {
+            slots.sort_unstable();
+            slots.dedup();
+        }
+        for slot in slots {
+            let block = BlockId(self.blocks.get(slot).id);
+            effects.push(Effect::ReplicationChanged { block, slot, replication });
+        }
     }
 
     /// Whether a snapshot holds an inode as it is, or a former state of it.

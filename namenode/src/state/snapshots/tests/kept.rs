@@ -193,7 +193,8 @@ fn random_damage_to_a_state_of_every_kind_gives_an_error_or_a_state_that_can_be_
             let at = rng.next(pages.len() as u64 + 1) as usize;
             let bytes = pages.get_mut(at).map_or(&mut sections, |(_, (_, bytes))| bytes);
             let byte = rng.next(bytes.len() as u64) as usize;
-            bytes[byte] = rng.next(256) as u8;
+            let Some(byte) = bytes.get_mut(byte) else { continue };
+            *byte = rng.next(256) as u8;
             if let Ok(state) = load(&Written { pages, sections }) {
                 state.digest();
             }

@@ -9,7 +9,8 @@
 //! | `permissions` | who may do what |
 //! | `tree` | paths to inodes, reads |
 //! | `walk`, `summary` | whole trees in slices; sums over them |
-//! | `verbs` | mkdirs, delete, rename, link, owner, mode, times |
+//! | `verbs` | mkdirs, delete, link, owner, mode, times |
+//! | `rename` | rename: into, over, and what quotas say |
 //! | `files` | create, append, addBlock, complete and what lies between |
 //! | `concat` | one file of several |
 //! | `attributes` | access control lists, extended attributes, storage policies |
@@ -41,6 +42,7 @@ mod names;
 mod permissions;
 mod quotas;
 mod recovery;
+mod rename;
 mod retry;
 pub(crate) mod slab;
 mod snapshots;

@@ -1,10 +1,8 @@
-//! The verbs that work on names and attributes: mkdirs, delete, rename, link, setPermission, setOwner, setTimes,
+//! The verbs that work on names and attributes: mkdirs, delete, link, setPermission, setOwner, setTimes,
 //! setReplication.
 //!
 //! Semantics follow HDFS where it has the verb. Removing a tree is iterative, so that its depth costs no stack; the
 //! blocks that go with it are effects in the order of the names.
-
-use std::borrow::Cow;
 
 use proto::limits::{PRINCIPAL_BYTES_MAX, REPLICATION_MAX};
 use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
@@ -16,20 +14,11 @@ use super::quotas::{Charge, Usage, signed};
 use super::snapshots::demand_no_reserved_name;
 use super::tree::not_found;
 use super::{ROOT, State};
-use crate::op::{Caller, Effect, Op, RenameMode, Reply};
+use crate::op::{Caller, Effect, Op, Reply};
 
 /// Names of one file, at most.
 const LINKS_MAX: u32 = 65_000;
 const MODE_MASK: u32 = 0o7777;
-
-/// What a rename found.
-struct RenamePlan {
-    slot: u32,
-    from: u32,
-    to: u32,
-    replaced: Option<u32>,
-    charges: Vec<Charge>,
-}
 
 /// The mode that was asked for something new.
 #[derive(Clone, Copy)]
@@ -65,11 +54,8 @@ impl State {
                 Ok((missing == 0).then_some(Reply::Created(false)))
             }
             Op::Rename { source, target, mode } => {
-                let target = self.rename_target(caller, source, target, *mode)?;
-                if *mode == RenameMode::Into && *source == *target {
-                    return self.existing(caller, source).map(|_| Some(Reply::Done));
-                }
-                self.plan_rename(caller, source, &target, *mode).map(|_| None)
+                let plan = self.plan_rename(caller, source, target, *mode)?;
+                Ok(plan.is_none().then_some(Reply::Done))
             }
             Op::Delete { path, recursive } => {
                 let found = self.plan_delete(caller, path, *recursive)?;
@@ -98,12 +84,9 @@ impl State {
         match op {
             Op::Mkdirs { .. } => self.mkdirs(caller, now, op),
             Op::Rename { source, target, mode } => {
-                let target = self.rename_target(caller, source, target, *mode)?;
-                if *mode == RenameMode::Into && *source == *target {
-                    return self.existing(caller, source).map(|_| Reply::Done);
+                if let Some(plan) = self.plan_rename(caller, source, target, *mode)? {
+                    self.rename(now, source, &plan, effects);
                 }
-                let plan = self.plan_rename(caller, source, &target, *mode)?;
-                self.rename(now, source, &target, &plan, effects);
                 Ok(Reply::Done)
             }
             Op::Delete { path, recursive } => {
@@ -427,142 +410,6 @@ impl State {
             }
         }
         Ok(())
-    }
-
-    /// The full new path: the older rename moves into a folder that exists.
-    fn rename_target<'a>(
-        &self,
-        caller: &Caller,
-        source: &FsPath,
-        target: &'a FsPath,
-        mode: RenameMode,
-    ) -> Result<Cow<'a, FsPath>> {
-        let Some(name) = source.name().filter(|_| mode == RenameMode::Into) else {
-            return Ok(Cow::Borrowed(target));
-        };
-        match self.walk(caller, target)?.target {
-            Some(slot) if self.inodes.get(slot).is_folder() => target.join(name).map(Cow::Owned),
-            _ => Ok(Cow::Borrowed(target)),
-        }
-    }
-
-    fn plan_rename(
-        &self,
-        caller: &Caller,
-        source: &FsPath,
-        target: &FsPath,
-        mode: RenameMode,
-    ) -> Result<RenamePlan> {
-        if source.is_root() || target.is_root() {
-            return error(Code::InvalidArgument, "the root can't be renamed or replaced".into());
-        }
-        let (slot, from) = self.existing(caller, source)?;
-        if source == target {
-            return error(Code::AlreadyExists, format!("{source} can't be renamed to itself"));
-        }
-        if source.contains(target) {
-            let message = format!("{source} can't be moved into itself, to {target}");
-            return error(Code::LimitExceeded, message);
-        }
-        self.catalogue.demand_unguarded(source)?;
-        self.catalogue.demand_unguarded(target)?;
-        self.demand_removal(caller, from, slot, source)?;
-        self.demand_no_snapshots(slot, source)?;
-        let walk = self.walk(caller, target)?;
-        demand_no_reserved_name(target)?;
-        if walk.missing > 1 {
-            let parent = target.parent().unwrap_or_else(FsPath::root);
-            return error(
-                Code::NotFound,
-                format!("{parent}, the folder of {target}, is not there"),
-            );
-        }
-        self.demand(caller, walk.folder, WRITE, target)?;
-        self.demand_not_nested(slot, walk.folder, target)?;
-        if let Some(old) = walk.target {
-            self.plan_replace(caller, slot, old, walk.folder, target, mode)?;
-        }
-        let charges = self.charges_of_move(slot, from, walk.folder);
-        self.demand_room(&self.charges_of_replacing(walk.folder, walk.target, &charges))?;
-        Ok(RenamePlan { slot, from, to: walk.folder, replaced: walk.target, charges })
-    }
-
-    /// What a move means to quotas: nothing if they are the same on both sides.
-    fn charges_of_move(&self, slot: u32, from: u32, to: u32) -> Vec<Charge> {
-        if !self.is_counted_apart(from, to) {
-            return Vec::new();
-        }
-        let usage = self.usage_of(slot);
-        let (names, space) = (signed(usage.names), signed(usage.space));
-        vec![
-            Charge { folder: from, names: -names, space: -space },
-            Charge { folder: to, names, space },
-        ]
-    }
-
-    /// A move's charges, with what the target's replacement gives back.
-    fn charges_of_replacing(&self, to: u32, old: Option<u32>, charges: &[Charge]) -> Vec<Charge> {
-        let mut charges = charges.to_vec();
-        if let Some(old) = old.filter(|_| !charges.is_empty()) {
-            let usage = self.usage_of(old);
-            let (names, space) = (-signed(usage.names), -signed(usage.space));
-            charges.push(Charge { folder: to, names, space });
-        }
-        charges
-    }
-
-    fn plan_replace(
-        &self,
-        caller: &Caller,
-        slot: u32,
-        old: u32,
-        folder: u32,
-        target: &FsPath,
-        mode: RenameMode,
-    ) -> Result<()> {
-        if mode != RenameMode::Replace {
-            return error(Code::AlreadyExists, format!("{target} exists"));
-        }
-        let (new_inode, old_inode) = (self.inodes.get(slot), self.inodes.get(old));
-        match (new_inode.is_folder(), old_inode.is_folder()) {
-            (false, true) => {
-                return error(Code::IsFolder, format!("{target} is a folder, the source a file"));
-            }
-            (true, false) => {
-                return error(Code::NotFolder, format!("{target} is a file, the source a folder"));
-            }
-            (true, true) if old_inode.children() > 0 => {
-                return error(
-                    Code::NotEmpty,
-                    format!("{target} has {} entries", old_inode.children()),
-                );
-            }
-            _ => {}
-        }
-        self.demand_no_snapshots(old, target)?;
-        self.demand_removal(caller, folder, old, target)
-    }
-
-    fn rename(
-        &mut self,
-        now: i64,
-        source: &FsPath,
-        target: &FsPath,
-        plan: &RenamePlan,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.detach(plan.from, source.name().expect("the root is not renamed"), now);
-        let name = target.name().expect("the root is not replaced");
-        // Two names of one inode: the source name goes, the target name stays.
-        if let Some(old) = plan.replaced {
-            self.detach(plan.to, name, now);
-            self.remove_tree(old, plan.to, now, effects);
-        }
-        self.attach(plan.to, name, plan.slot, now);
-        self.move_link(plan.slot, plan.from, plan.to);
-        self.preserve(plan.slot);
-        self.inodes.get_mut(plan.slot).changed_ns = now;
-        self.charge(&plan.charges);
     }
 
     fn plan_link(&self, caller: &Caller, source: &FsPath, target: &FsPath) -> Result<(u32, u32)> {

@@ -5,8 +5,10 @@ use proto::{Code, InodeId};
 
 use super::{World, create_op, delete, path, rename, root};
 use crate::op::quota::{Limit, QuotaOp, StorageType};
+use crate::op::snapshot::SnapshotOp;
 use crate::op::{Block, Caller, FileRef, Op, RenameMode, Reply, Request};
 use crate::state::image::PageKind;
+use crate::state::inodes::Inode;
 use crate::state::slab::Side;
 use crate::state::{Quota, State, Usage};
 
@@ -62,7 +64,8 @@ impl State {
             let slot = self.slot_of_inode(inode).unwrap();
             assert_eq!(quota.used, self.recount(slot), "{:?}", self.path_of(inode));
         }
-        for (slot, inode) in self.inodes.iter().filter(|(_, inode)| !inode.is_folder()) {
+        let files = |(_, inode): &(u32, &Inode)| !inode.is_folder() && !inode.is_frozen();
+        for (slot, inode) in self.inodes.iter().filter(files) {
             assert_eq!(self.folders_of_file(slot).len(), inode.links as usize);
             assert!(self.path_of(InodeId(inode.id)).is_some(), "every file knows a name");
         }
@@ -260,6 +263,7 @@ enum Step {
     Replicate(String, u32),
     Quota(String, Option<u64>, Option<u64>),
     Recover(String),
+    Snapshot(String, bool),
 }
 
 fn paths() -> impl Strategy<Value = String> {
@@ -281,6 +285,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (paths(), 1u32..5).prop_map(|(p, r)| Step::Replicate(p, r)),
         4 => (paths(), limit(), limit()).prop_map(|(p, n, s)| Step::Quota(p, n, s)),
         2 => paths().prop_map(Step::Recover),
+        3 => (paths(), any::<bool>()).prop_map(|(p, m)| Step::Snapshot(p, m)),
     ]
 }
 
@@ -379,6 +384,14 @@ impl Run {
                 self.op(set_quota(&at, limit(names, 1), limit(space, 6000)));
             }
             Step::Recover(at) => self.recover(&at),
+            Step::Snapshot(at, make) => {
+                let (path, name) = (path(&at), "s".to_owned());
+                self.op(Op::Snapshot(SnapshotOp::Allow { path: path.clone() }));
+                self.op(Op::Snapshot(match make {
+                    true => SnapshotOp::Create { path, name },
+                    false => SnapshotOp::Delete { path, name },
+                }));
+            }
         }
     }
 

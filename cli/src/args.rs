@@ -36,7 +36,7 @@ Jobs and stores:
 
 Operate:
   status       Show nodes, capacity, blocks and stores
-  admin        fsck, report, safemode, quota, lease, checkpoint
+  admin        fsck, report, safemode, quota, snapshot, lease, checkpoint
   bench        Measure the cluster beside what this machine gives
   config       Show the configuration in force and where each value comes from
   completions  Print completions for a shell

@@ -1,4 +1,4 @@
-//! What operators ask: safe mode, quotas, checks of files, open files, checkpoints.
+//! What operators ask: safe mode, quotas, checks of files, open files, snapshots, checkpoints.
 
 use proto::granary::admin_client::AdminClient;
 use proto::granary::set_safe_mode_request::Action;
@@ -85,6 +85,70 @@ impl Fs {
             .admin("list open files", request, async |mut stub, q| stub.list_open_files(q).await)
             .await?;
         Ok((reply.files, reply.more))
+    }
+
+    /// Allows, disallows, makes, removes or renames snapshots of a folder; gives the path of one that was made.
+    pub async fn change_snapshots(
+        &self,
+        path: &FsPath,
+        action: change_snapshots_request::Action,
+        name: &str,
+        new_name: &str,
+    ) -> Result<String> {
+        let request = ChangeSnapshotsRequest {
+            caller: self.namenode().caller(),
+            path: path.to_string(),
+            action: action as i32,
+            name: name.to_owned(),
+            new_name: new_name.to_owned(),
+        };
+        let reply = self
+            .namenode()
+            .admin("snapshot", request, async |mut stub, q| stub.change_snapshots(q).await)
+            .await?;
+        Ok(reply.path)
+    }
+
+    /// The folders that may have snapshots: those of this user, or all for a superuser.
+    pub async fn snapshottable_folders(&self) -> Result<Vec<SnapshottableFolder>> {
+        let request =
+            ListSnapshotsRequest { caller: self.namenode().caller(), path: String::new() };
+        let reply = self
+            .namenode()
+            .admin("list snapshots", request, async |mut stub, q| stub.list_snapshots(q).await)
+            .await?;
+        Ok(reply.folders)
+    }
+
+    /// The snapshots of a folder, in the order of their making.
+    pub async fn snapshots(&self, path: &FsPath) -> Result<Vec<Snapshot>> {
+        let caller = self.namenode().caller();
+        let request = ListSnapshotsRequest { caller, path: path.to_string() };
+        let reply = self
+            .namenode()
+            .admin("list snapshots", request, async |mut stub, q| stub.list_snapshots(q).await)
+            .await?;
+        Ok(reply.snapshots)
+    }
+
+    /// What differs between two snapshots of a folder; an empty name is the folder as it is.
+    pub async fn snapshot_diff(
+        &self,
+        path: &FsPath,
+        from: &str,
+        to: &str,
+    ) -> Result<Vec<SnapshotDifference>> {
+        let request = DiffSnapshotsRequest {
+            caller: self.namenode().caller(),
+            path: path.to_string(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        };
+        let reply = self
+            .namenode()
+            .admin("compare snapshots", request, async |mut stub, q| stub.diff_snapshots(q).await)
+            .await?;
+        Ok(reply.differences)
     }
 
     /// Writes a checkpoint of the namespace and waits for it; gives its transaction.

@@ -6,6 +6,7 @@
 //! | `report` | DataNodes and their space |
 //! | `safemode` | safe mode |
 //! | `quota` | quotas of folders |
+//! | `snapshot` | snapshots of folders |
 //! | `lease` | files that are being written |
 
 mod fsck;
@@ -13,6 +14,7 @@ mod lease;
 mod quota;
 mod report;
 mod safemode;
+mod snapshot;
 
 use crate::connect::Context;
 use crate::failure::{Failure, Result};
@@ -31,6 +33,9 @@ pub enum AdminCommand {
     /// Limit what is under a folder
     #[command(subcommand)]
     Quota(quota::QuotaCommand),
+    /// Read-only images of a folder's tree, seen under its .snapshot
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Files that are being written, and who writes them
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -45,6 +50,7 @@ pub async fn run(command: &AdminCommand, context: &Context, out: &mut Out) -> Re
         AdminCommand::Report(args) => report::run(args, context, out).await,
         AdminCommand::Safemode(command) => safemode::run(command, context, out).await,
         AdminCommand::Quota(command) => quota::run(command, context, out).await,
+        AdminCommand::Snapshot(command) => snapshot::run(command, context, out).await,
         AdminCommand::Lease(command) => lease::run(command, context, out).await,
         AdminCommand::Checkpoint => {
             let txid = context.connect().await?.checkpoint().await?;

@@ -86,3 +86,28 @@ fn a_report_names_each_datanode_and_a_checkpoint_its_transaction() {
     assert_eq!(cluster.run(&["admin", "lease", "ls", "--json"]).ok().json(), serde_json::json!([]));
     cluster.run(&["admin", "lease", "recover", "/none"]).failed(3, "/none");
 }
+
+#[test]
+fn snapshots_are_allowed_made_compared_read_renamed_and_removed() {
+    let cluster = Cluster::start(1);
+    cluster.home.write("a.txt", "some bytes");
+    cluster.run(&["fs", "mkdir", "-p", "/s"]).ok();
+    let snapshot = |args: &[&str]| cluster.run(&[&["admin", "snapshot"], args].concat());
+    snapshot(&["create", "/s", "one"]).failed(4, "not a snapshottable directory");
+    snapshot(&["allow", "/s"]).ok();
+    assert_eq!(snapshot(&["create", "/s", "one"]).ok().text(), "/s/.snapshot/one\n");
+    cluster.run(&["fs", "put", "a.txt", "/s/a"]).ok();
+    snapshot(&["create", "/s", "two"]).ok();
+    assert_eq!(snapshot(&["diff", "/s", "one", "two"]).ok().text(), "M  .\n+  a\n");
+    cluster.run(&["fs", "rm", "/s/a"]).ok();
+    let kept = cluster.run(&["fs", "cat", "/s/.snapshot/two/a"]).ok();
+    assert_eq!(kept.text(), "some bytes");
+    snapshot(&["rename", "/s", "one", "first"]).ok();
+    let listed = snapshot(&["ls", "/s", "--json"]).ok().json();
+    assert_eq!((&listed[0]["name"], &listed[1]["name"]), (&"first".into(), &"two".into()));
+    let folders = snapshot(&["ls", "--json"]).ok().json();
+    assert_eq!((&folders[0]["path"], &folders[0]["snapshots"]), (&"/s".into(), &2.into()));
+    snapshot(&["rm", "/s", "first"]).ok();
+    snapshot(&["rm", "/s", "two"]).ok();
+    snapshot(&["disallow", "/s"]).ok();
+}

@@ -51,6 +51,33 @@ impl Admin for AdminService {
         self.0.counted(Method::ListOpenFiles, since, result)
     }
 
+    async fn change_snapshots(
+        &self,
+        request: Request<ChangeSnapshotsRequest>,
+    ) -> std::result::Result<Response<ChangeSnapshotsReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.change_snapshots_of(request.into_inner()).await;
+        self.0.counted(Method::CreateSnapshot, since, result)
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> std::result::Result<Response<ListSnapshotsReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.list_snapshots(request.into_inner());
+        self.0.counted(Method::GetSnapshots, since, result)
+    }
+
+    async fn diff_snapshots(
+        &self,
+        request: Request<DiffSnapshotsRequest>,
+    ) -> std::result::Result<Response<DiffSnapshotsReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.diff_snapshots(request.into_inner());
+        self.0.counted(Method::GetSnapshotDiff, since, result)
+    }
+
     async fn checkpoint(
         &self,
         request: Request<CheckpointRequest>,

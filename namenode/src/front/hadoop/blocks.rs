@@ -186,7 +186,19 @@ pub async fn get_additional_datanode(
         excluded: uuids(request.excludes),
         wanted: request.num_additional_nodes,
     };
-    let block = asked.node.get_additional_datanode(message, asked.peer()).await?;
+    let existing = (message.block, message.existing.clone());
+    let block = match asked.node.get_additional_datanode(message, asked.peer()).await {
+        // HDFS names the old pipeline then, and leaves it to the client whether to go on with less.
+        Err(error) if error.code == Code::NotEnoughDatanodes => {
+            let (block, existing) = existing;
+            let locations = asked.node.volatile.cluster(|cluster, _| {
+                let nodes = cluster.find_all(&existing);
+                cluster.addresses(&nodes)
+            });
+            granary::LocatedBlock { block, locations, ..Default::default() }
+        }
+        found => found?,
+    };
     Ok(GetAdditionalDatanodeResponseProto { block: located_block(&asked.node.pool_id, &block) })
 }
 

@@ -298,6 +298,36 @@ async fn a_failed_pipeline_goes_on_under_a_new_stamp() {
     assert_eq!(world.stat("/f").await.unwrap().length, 5);
 }
 
+/// The bug this guards against: the call failed, and with it a client that is set to go on with what is left.
+#[tokio::test]
+async fn without_a_datanode_to_add_the_old_pipeline_is_named_again() {
+    // A NameNode that no longer waits for DataNodes to come back after its own start.
+    let world = World::with(|config| config.safemode_extension_ms = 0).await;
+    world.datanode(1);
+    world.create("/f").await;
+    let block = world.add_block("/f", None).await;
+    let mut request = GetAdditionalDatanodeRequestProto {
+        src: "/f".into(),
+        blk: block.b,
+        existings: block.locs.clone(),
+        excludes: vec![],
+        num_additional_nodes: 1,
+        client_name: HOLDER.into(),
+        ..Default::default()
+    };
+    let reply: GetAdditionalDatanodeResponseProto =
+        world.ask("getAdditionalDatanode", &request).await;
+    assert_eq!(reply.block.locs, block.locs);
+    world.datanode(2);
+    let reply: GetAdditionalDatanodeResponseProto =
+        world.ask("getAdditionalDatanode", &request).await;
+    assert_eq!(reply.block.locs.len(), 2);
+    request.excludes = vec![reply.block.locs[1].clone()];
+    let reply: GetAdditionalDatanodeResponseProto =
+        world.ask("getAdditionalDatanode", &request).await;
+    assert_eq!(reply.block.locs, block.locs);
+}
+
 #[tokio::test]
 async fn append_reopens_the_last_block_or_begins_one_of_its_own() {
     let world = World::new().await;

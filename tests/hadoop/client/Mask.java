@@ -4,6 +4,8 @@ import java.util.regex.Pattern;
 /** Replaces what differs from run to run and from cluster to cluster: times, ids, addresses, folders. */
 final class Mask {
     private static final String[][] RULES = {
+        // Where in a server's own code an error came from.
+        {"(?m)^\\tat .*\n", ""},
         {"(hdfs://)?127\\.0\\.0\\.1:\\d+", "ADDRESS"},
         {"(localhost|[A-Za-z0-9.-]+)/ADDRESS", "ADDRESS"},
         {"BP-[0-9]+-[0-9.]+-[0-9]+", "POOL"},

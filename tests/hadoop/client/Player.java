@@ -13,9 +13,10 @@ import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileChecksum;
 import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.FsServerDefaults;
+import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Options.ChecksumOpt;
 import org.apache.hadoop.fs.Options.Rename;
-import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
@@ -319,6 +320,16 @@ final class Player {
                 BlockLocation[] blocks = fs.getFileBlockLocations(path, 0, Long.MAX_VALUE);
                 yield Stream.of(blocks).map(block -> block.getOffset() + "+" + block.getLength()).toList().toString();
             }
+            case "policy" -> {
+                fs.setStoragePolicy(path, step.args().get(1));
+                yield "policy " + fs.getClient().getFileInfo(path.toUri().getPath()).getStoragePolicy();
+            }
+            case "defaults" -> {
+                FsServerDefaults all = fs.getServerDefaults(path);
+                yield String.format("%d %d %d %d %d %s", all.getBlockSize(), all.getBytesPerChecksum(), all.getWritePacketSize(),
+                        all.getReplication(), all.getTrashInterval(), all.getChecksumType());
+            }
+            case "exists" -> String.valueOf(fs.exists(path));
             case "isFileClosed" -> String.valueOf(fs.isFileClosed(path));
             case "recoverLease" -> {
                 // Whether it is done already depends on time.

@@ -169,9 +169,12 @@ final class Script {
     }
 
     private void questions() {
-        switch (random.nextInt(5)) {
+        switch (random.nextInt(8)) {
             case 0 -> add("summary", path());
             case 1 -> add("blocks", path());
+            case 4 -> add("policy", path(), pick("HOT", "COLD", "ALL_SSD", "NONE"));
+            case 5 -> add("defaults", path());
+            case 6 -> add("exists", path());
             case 2 -> add("recoverLease", path());
             case 3 -> add("linkStatus", path());
             default -> add("listTree", path());

@@ -18,6 +18,8 @@ import org.apache.hadoop.fs.permission.FsPermission;
  * deliberate differences, the first seed, how many sequences of how many calls. A sequence is a seed; one that shows a
  * difference is made shorter, call by call, as long as the same call's answers differ, and printed. With
  * {@code -Dverbose} every call is printed. {@code -Dfailures=N} stops after so many sequences that differ (10).
+ * {@code -Dwithout=PATTERN} leaves out the calls that match. {@code -Dsurvey} goes on after a difference, and prints
+ * each kind of difference once, with how often it was met.
  */
 public final class Differential {
     private static final long STEP_SECONDS_MAX = 90;
@@ -30,7 +32,9 @@ public final class Differential {
         thread.setDaemon(true);
         return thread;
     });
+    private final Map<String, Integer> survey = new TreeMap<>();
     private int folders = 0;
+    private long seed = 0;
 
     /** Where two answers differ: the call's number, the call and both answers. */
     private record Difference(int number, String what, String granary, String reference) {
@@ -59,9 +63,11 @@ public final class Differential {
         Map<String, Integer> calls = new TreeMap<>();
         int done = 0;
         for (; done < sequences && failures < failuresMax; done++) {
-            List<Step> script = Script.draw(seed + done, steps);
+            List<Step> script = new ArrayList<>(Script.draw(seed + done, steps));
+            script.removeIf(step -> step.toString().matches(System.getProperty("without", "")));
             script.forEach(step -> calls.merge(step.call(), 1, Integer::sum));
             made += script.size();
+            test.seed = seed + done;
             Difference difference = test.play(script);
             if (difference != null) {
                 failures++;
@@ -69,6 +75,8 @@ public final class Differential {
             }
         }
         System.out.println("calls: " + calls);
+        test.survey.forEach((kind, count) -> System.out.println("  " + count + " times " + kind));
+        failures += test.survey.size();
         System.out.println("deliberate differences not met in this run: " + allowed.unused());
         System.out.printf("%d sequences, %d calls, %d sequences differ%n", done, made, failures);
         System.out.flush();
@@ -110,10 +118,29 @@ public final class Differential {
         if (System.getProperty("verbose") != null) {
             System.out.println(number + " " + what + "\n    " + ours + (ours.equals(theirs) ? "" : "\n    " + theirs));
         }
-        if (ours.equals(theirs) || allowed.covers(step, ours, theirs)) {
+        if (comparable(ours).equals(comparable(theirs)) || allowed.covers(step, ours, theirs)) {
             return null;
         }
-        return new Difference(number, what, ours, theirs);
+        Difference difference = new Difference(number, what, ours, theirs);
+        if (System.getProperty("survey") == null) {
+            return difference;
+        }
+        String kind = (step == null ? what : step.call()) + ": " + kind(ours) + " for " + kind(theirs);
+        if (survey.merge(kind, 1, Integer::sum) == 1) {
+            System.out.println("DIFFERENCE " + kind + "\n    seed " + seed + " call " + number + " " + what + "\n    "
+                    + inset(ours, theirs) + "\n    " + inset(theirs, ours));
+        }
+        return null;
+    }
+
+    private static String kind(String answer) {
+        return answer.startsWith("! ") ? answer.substring(2, answer.indexOf(':')) : answer.contains(" ") ? "an answer" : answer;
+    }
+
+    /** Of an exception its class: the words are each server's own, unless {@code -Dwords} asks for them. */
+    private static String comparable(String answer) {
+        boolean whole = System.getProperty("words") != null || !answer.startsWith("! ");
+        return whole ? answer : answer.substring(0, answer.indexOf(':'));
     }
 
     private String within(String what, Callable<String> work) throws Exception {

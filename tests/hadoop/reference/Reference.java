@@ -4,6 +4,8 @@ import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.hdfs.server.datanode.DataNode;
 import org.apache.hadoop.hdfs.server.namenode.NameNode;
 import org.apache.hadoop.metrics2.lib.DefaultMetricsSystem;
+import org.apache.hadoop.security.Groups;
+import org.apache.hadoop.security.UserGroupInformation;
 
 /**
  * A whole Apache HDFS 2.7.3 in one process: the oracle that Granary's answers are compared with.
@@ -23,6 +25,9 @@ public final class Reference {
             String[] setting = args[i].split("=", 2);
             conf.set(setting[0], setting[1]);
         }
+        // Before anything asks who is in which groups.
+        UserGroupInformation.setConfiguration(conf);
+        Groups.getUserToGroupsMappingServiceWithLoadedConfiguration(conf);
         DefaultMetricsSystem.setMiniClusterMode(true);
         NameNode.format(conf);
         NameNode namenode = NameNode.createNameNode(new String[0], conf);

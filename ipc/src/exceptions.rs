@@ -76,7 +76,11 @@ pub fn class_of(error: &Error, verb: Verb) -> &'static str {
         Code::AlreadyExists if verb == Verb::Snapshot => SNAPSHOT,
         Code::AlreadyExists if verb == Verb::XAttr => IO,
         Code::AlreadyExists => ALREADY_EXISTS,
-        Code::ParentNotFolder => PARENT_NOT_DIRECTORY,
+        Code::ParentNotFolder if verb == Verb::Create || verb == Verb::Rename => {
+            PARENT_NOT_DIRECTORY
+        }
+        // What is under a file does not exist: only who makes something asks for the reason.
+        Code::ParentNotFolder => FILE_NOT_FOUND,
         Code::IsFolder if verb == Verb::Create => ALREADY_EXISTS,
         Code::IsFolder | Code::NotEmpty if verb == Verb::Rename => IO,
         Code::IsFolder => FILE_NOT_FOUND,
@@ -121,6 +125,13 @@ mod tests {
         assert_eq!(class(Code::IsFolder, Verb::Create), ALREADY_EXISTS);
         assert_eq!(class(Code::IsFolder, Verb::Other), FILE_NOT_FOUND);
         assert_eq!(class(Code::IsFolder, Verb::Append), FILE_NOT_FOUND);
+    }
+
+    #[test]
+    fn what_is_under_a_file_can_neither_be_made_nor_found() {
+        assert_eq!(class(Code::ParentNotFolder, Verb::Create), PARENT_NOT_DIRECTORY);
+        assert_eq!(class(Code::ParentNotFolder, Verb::Other), FILE_NOT_FOUND);
+        assert_eq!(class(Code::ParentNotFolder, Verb::XAttr), FILE_NOT_FOUND);
     }
 
     #[test]

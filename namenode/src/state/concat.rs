@@ -12,6 +12,7 @@ use super::State;
 use super::inodes::{BlockList, Body};
 use super::permissions::{READ, WRITE};
 use super::quotas::{Charge, signed};
+use super::tree::not_found;
 use crate::op::attribute::CONCAT_SOURCES_MAX;
 use crate::op::{Caller, Effect, Reply};
 
@@ -42,13 +43,13 @@ impl State {
                 sources.len()
             ));
         }
-        let target_slot = self.existing_file(caller, target)?;
+        let (target_slot, folder) = self.existing(caller, target)?;
         self.demand(caller, target_slot, WRITE, target)?;
+        self.demand_file(target_slot, target)?;
         self.demand_unsealed(target_slot, target)?;
         if self.inodes.get(target_slot).is_open() {
             return refused(format!("concat: target file {target} is under construction"));
         }
-        let folder = self.walk(caller, target)?.folder;
         let mut found = Vec::with_capacity(sources.len());
         for source in sources {
             found.push(self.plan_source(caller, source, target, target_slot, folder)?);
@@ -73,13 +74,16 @@ impl State {
         target_slot: u32,
         folder: u32,
     ) -> Result<u32> {
-        let slot = self.existing_file(caller, source)?;
-        self.demand(caller, slot, READ, source)?;
-        let source_folder = self.walk(caller, source)?.folder;
-        self.demand_removal(caller, source_folder, slot, source)?;
+        let walk = self.walk(caller, source)?;
+        if let Some(slot) = walk.target {
+            self.demand(caller, slot, READ, source)?;
+        }
+        self.demand_entry(caller, &walk, source)?;
+        let slot = walk.target.ok_or_else(|| not_found(source))?;
+        self.demand_file(slot, source)?;
         self.catalogue.demand_unguarded(source)?;
         self.demand_unsealed(slot, source)?;
-        if source_folder != folder {
+        if walk.folder != folder {
             return refused(format!(
                 "Source file {source} is not in the same directory with the target {target}"
             ));

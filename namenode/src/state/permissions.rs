@@ -13,6 +13,7 @@ use proto::{Code, Error, FsPath, Result};
 use super::attributes::acl::Acl;
 use super::interned::Permission;
 use super::slab::NONE;
+use super::tree::Walk;
 use super::{ROOT, State};
 use crate::op::Caller;
 use crate::op::attribute::AclKind;
@@ -162,6 +163,16 @@ impl State {
             "Permission denied. user={} is not the owner of inode={path}",
             caller.user
         )))
+    }
+
+    /// The caller must be allowed to take out the entry that a path names, or would name if it were there.
+    pub(crate) fn demand_entry(&self, caller: &Caller, walk: &Walk, path: &FsPath) -> Result<()> {
+        match walk.target {
+            Some(ROOT) => Ok(()),
+            Some(slot) => self.demand_removal(caller, walk.folder, slot, path),
+            None if walk.missing == 1 => self.demand(caller, walk.folder, WRITE, path),
+            None => Ok(()),
+        }
     }
 
     /// The caller must be allowed to take the entry `child` out of `parent`.

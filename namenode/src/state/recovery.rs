@@ -89,8 +89,9 @@ impl State {
     }
 
     fn plan_truncate(&self, caller: &Caller, path: &FsPath, length: u64) -> Result<u32> {
-        let slot = self.existing_file(caller, path)?;
+        let (slot, _) = self.existing(caller, path)?;
         self.demand(caller, slot, WRITE, path)?;
+        self.demand_file(slot, path)?;
         self.demand_unsealed(slot, path)?;
         self.demand_closed(slot, path)?;
         let have = self.inodes.get(slot).length;

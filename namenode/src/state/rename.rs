@@ -11,6 +11,7 @@ use super::State;
 use super::permissions::WRITE;
 use super::quotas::{Charge, signed};
 use super::snapshots::demand_no_reserved_name;
+use super::tree::{Walk, not_found};
 use crate::op::{Caller, Effect, RenameMode};
 
 /// What a rename found.
@@ -39,7 +40,8 @@ impl State {
     ) -> Result<Option<RenamePlan>> {
         let target = self.rename_target(caller, source, target, mode)?;
         if mode == RenameMode::Into && *source == *target {
-            return self.existing(caller, source).map(|_| None);
+            let (found, _) = self.demand_rename(caller, source, source)?;
+            return found.map(|_| None).ok_or_else(|| not_found(source));
         }
         self.plan_move(caller, source, &target, mode).map(Some)
     }
@@ -71,7 +73,8 @@ impl State {
         let Some(name) = target.name().filter(|_| !source.is_root()) else {
             return error(Code::InvalidArgument, "the root can't be renamed or replaced".into());
         };
-        let (slot, from) = self.existing(caller, source)?;
+        let (found, walk) = self.demand_rename(caller, source, target)?;
+        let (slot, from) = found.ok_or_else(|| not_found(source))?;
         if source == target {
             return error(Code::AlreadyExists, format!("{source} can't be renamed to itself"));
         }
@@ -81,9 +84,7 @@ impl State {
         }
         self.catalogue.demand_unguarded(source)?;
         self.catalogue.demand_unguarded(target)?;
-        self.demand_removal(caller, from, slot, source)?;
         self.demand_no_snapshots(slot, source)?;
-        let walk = self.walk(caller, target)?;
         demand_no_reserved_name(target)?;
         if walk.missing > 1 {
             let parent = target.parent().unwrap_or_else(FsPath::root);
@@ -92,7 +93,6 @@ impl State {
                 format!("{parent}, the folder of {target}, is not there"),
             );
         }
-        self.demand(caller, walk.folder, WRITE, target)?;
         self.demand_not_nested(slot, walk.folder, target)?;
         if let Some(old) = walk.target {
             self.plan_replace(caller, slot, old, walk.folder, target, mode)?;
@@ -101,6 +101,26 @@ impl State {
         self.demand_room(&self.charges_of_replacing(walk.folder, walk.target, &charges))?;
         let (name, to, replaced) = (name.to_owned(), walk.folder, walk.target);
         Ok(RenamePlan { name, slot, from, to, replaced, charges })
+    }
+
+    /// What the caller must be allowed to, whether or not there is something to rename: who may not change a folder
+    /// does not learn what is in it. Gives the source, if it is there, with its folder, and where the target leads.
+    fn demand_rename(
+        &self,
+        caller: &Caller,
+        source: &FsPath,
+        target: &FsPath,
+    ) -> Result<(Option<(u32, u32)>, Walk)> {
+        let found = match self.walk(caller, source) {
+            Err(error) if error.code == Code::ParentNotFolder => None,
+            walk => Some(walk?),
+        };
+        if let Some(walk) = &found {
+            self.demand_entry(caller, walk, source)?;
+        }
+        let to = self.walk(caller, target)?;
+        self.demand(caller, to.folder, WRITE, target)?;
+        Ok((found.and_then(|walk| Some((walk.target?, walk.folder))), to))
     }
 
     /// What a move means to quotas: nothing if they are the same on both sides.

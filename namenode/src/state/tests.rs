@@ -196,6 +196,35 @@ fn a_tree_goes_only_if_every_full_folder_in_it_may_be_emptied() {
     assert!(world.run(&ann, delete("/d/t", true)).is_ok(), "an empty folder asks nothing");
 }
 
+/// The bug: what was asked for was looked up before the caller's rights were, so that a stranger got other answers
+/// for what is there than for what is not, where HDFS refuses both.
+#[test]
+fn who_may_not_change_a_folder_does_not_learn_what_is_in_it() {
+    let mut world = World::new();
+    let ann = Caller::user("ann");
+    world.mkdirs("/d/full/x", 0o755);
+    world.mkdirs("/open", 0o777);
+    world.ok(create_op("/d/f", "h", false));
+    world.run(&ann, create_op("/open/f", "h", false)).unwrap();
+    let replicate = Op::SetReplication { path: path("/d"), replication: 1 };
+    let concat = |target, source| Op::Concat { target: path(target), sources: vec![path(source)] };
+    for op in [
+        delete("/d/none", true),
+        delete("/d/full", false),
+        rename("/d/none", "/open/a", RenameMode::Into),
+        rename("/open/none", "/d/a", RenameMode::NoReplace),
+        rename("/d/none", "/d/none", RenameMode::Into),
+        replicate,
+        concat("/d", "/open/f"),
+    ] {
+        let code = world.run(&ann, op.clone()).unwrap_err().code;
+        assert_eq!(code, Code::PermissionDenied, "{op:?}");
+    }
+    assert_eq!(world.run(&ann, delete("/open/none", true)), Ok(Reply::Deleted(false)));
+    let under_a_file = rename("/open/f/x", "/open/a", RenameMode::Into);
+    assert_eq!(world.run(&ann, under_a_file).unwrap_err().code, Code::NotFound);
+}
+
 #[test]
 fn rename_follows_its_table() {
     use RenameMode::{NoReplace, Replace};

@@ -82,10 +82,16 @@ impl State {
     /// The file of a path that must exist and not be a folder.
     pub(crate) fn existing_file(&self, caller: &Caller, path: &FsPath) -> Result<u32> {
         let (slot, _) = self.existing(caller, path)?;
+        self.demand_file(slot, path)?;
+        Ok(slot)
+    }
+
+    /// The inode of a path must not be a folder.
+    pub(crate) fn demand_file(&self, slot: u32, path: &FsPath) -> Result<()> {
         if self.inodes.get(slot).is_folder() {
             return Err(Error::new(Code::IsFolder, format!("Path is not a file: {path}")));
         }
-        Ok(slot)
+        Ok(())
     }
 
     /// What a path names; `None` if nothing does, also under a file.

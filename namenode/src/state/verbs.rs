@@ -372,18 +372,18 @@ impl State {
             Err(error) if error.code == Code::ParentNotFolder => return Ok(None),
             walk => walk?,
         };
+        self.demand_entry(caller, &walk, path)?;
         let Some(slot) = walk.target.filter(|&slot| slot != ROOT) else { return Ok(None) };
         self.catalogue.demand_unguarded(path)?;
-        self.demand_removal(caller, walk.folder, slot, path)?;
         self.demand_no_snapshots(slot, path)?;
         let inode = self.inodes.get(slot);
         if inode.is_folder() && inode.children() > 0 {
+            self.demand_whole_tree(caller, slot, path)?;
             if !recursive {
                 let message =
                     format!("{path} has {} entries; delete recursively", inode.children());
                 return error(Code::NotEmpty, message);
             }
-            self.demand_whole_tree(caller, slot, path)?;
         }
         Ok(Some((slot, walk.folder)))
     }
@@ -482,10 +482,10 @@ impl State {
         }
         let walk = self.walk(caller, path)?;
         let slot = walk.target.ok_or_else(|| not_found(path))?;
+        self.demand(caller, slot, WRITE, path)?;
         if self.inodes.get(slot).is_folder() {
             return error(Code::IsFolder, format!("{path} is a folder: it has no replicas"));
         }
-        self.demand(caller, slot, WRITE, path)?;
         let charges = self.file_charges(slot, self.space_to_replicate(slot, replication));
         self.demand_room(&charges)?;
         Ok(slot)

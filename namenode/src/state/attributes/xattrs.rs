@@ -66,7 +66,8 @@ impl State {
     }
 
     /// Attributes of a path: those of `names`, in their order, or all that the caller may see if `names` is empty.
-    /// Needs `r`. Errors: `NoSuchAttribute` if one of the names is not there.
+    /// Needs `r`. Errors: `NoSuchAttribute` if one of the names is not there but
+    /// others are; where there are none at all, the answer is none, as HDFS has it.
     pub fn xattrs(
         &self,
         caller: &Caller,
@@ -87,6 +88,9 @@ impl State {
         if names.is_empty() {
             let seen = |x: &&XAttr| is_visible(caller, raw, x.space, &x.name);
             return Ok(xattrs.iter().filter(seen).cloned().collect());
+        }
+        if !xattrs.iter().any(|x| is_visible(caller, raw, x.space, &x.name)) {
+            return Ok(Vec::new());
         }
         let find = |(space, name): &(XAttrSpace, String)| {
             xattrs.iter().find(|x| named(x, *space, name)).cloned().ok_or_else(|| {

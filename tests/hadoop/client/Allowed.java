@@ -23,6 +23,14 @@ final class Allowed {
     }
 
     private static String name(Step step, String ours, String theirs) {
+        boolean isUnderFile = theirs.matches("! AccessControlException: .*access=EXECUTE, inode=.*:-[rwxtT-]{9}\\+?")
+                || theirs.contains("Parent path is not a directory") || theirs.contains("Current inode is not a directory");
+        if (isUnderFile || ours.contains(": a component before ")) {
+            return "under-a-file";
+        }
+        if (ours.matches("! AccessControlException: .*access=EXECUTE.*") && theirs.startsWith("! FileNotFoundException")) {
+            return "traverse-first";
+        }
         return null;
     }
 }

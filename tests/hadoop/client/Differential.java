@@ -52,8 +52,9 @@ public final class Differential {
     public static void main(String[] args) throws Exception {
         File folder = new File(args[2]);
         Allowed allowed = new Allowed(new Differences(java.nio.file.Path.of(args[3]), "Differential"));
-        Differential test = new Differential(new Side("granary", args[0], new File(folder, "g")),
-                new Side("reference", args[1], new File(folder, "r")), allowed);
+        // Without a umask it does not matter that HDFS 2.7.3 applies it under a default ACL and 3.x does not.
+        Differential test = new Differential(new Side("granary", args[0], new File(folder, "g"), "000"),
+                new Side("reference", args[1], new File(folder, "r"), "000"), allowed);
         long seed = Long.parseLong(args[4]);
         int sequences = Integer.parseInt(args[5]);
         int steps = Integer.parseInt(args[6]);

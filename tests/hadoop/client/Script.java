@@ -80,7 +80,7 @@ final class Script {
     private void files() {
         switch (random.nextInt(9)) {
             case 0, 1, 2 -> add("create", path(), pick("new", "overwrite", "orphan"), pick(LENGTHS), pick(BLOCKS),
-                    1 + random.nextInt(3), pick("CRC32C", "CRC32C", "CRC32", "NULL"));
+                    1 + random.nextInt(3), pick("CRC32C", "CRC32C", "CRC32"));
             case 3 -> add("append", path(), pick(LENGTHS), pick("same", "new"));
             case 4 -> add("read", path(), pick(LENGTHS), pick(LENGTHS));
             case 5 -> add("readAll", path());

@@ -37,6 +37,7 @@ import org.apache.hadoop.util.ToolRunner;
  *   file NAME TEXT              a local file; \n in TEXT is a line's end
  *   bytes NAME COUNT            a local file of so many bytes, always the same ones
  *   input TEXT                  standard input of the next command
+ *   words                       standard error of the next command is worded differently; all else is the same
  *   differs NAME                the next command's answers must differ; differences.md says why
  *   sorted                      the lines of the next command's answer come in any order
  *   fs ARGS                     hdfs dfs ARGS
@@ -56,6 +57,7 @@ public final class Shell {
     private String user = "root";
     private String input = "";
     private String differs = null;
+    private boolean words = false;
     private boolean sorted = false;
     private int commands = 0;
     private int failures = 0;
@@ -100,6 +102,7 @@ public final class Shell {
             case "as" -> user = rest;
             case "input" -> input = rest.replace("\\n", "\n");
             case "differs" -> differs = rest;
+            case "words" -> words = true;
             case "sorted" -> sorted = true;
             case "file" -> {
                 String[] file = rest.split(" ", 2);
@@ -139,6 +142,11 @@ public final class Shell {
             answers.add(sorted ? answer.lines().sorted().collect(Collectors.joining("\n")) : answer);
         }
         boolean same = answers.get(0).equals(answers.get(1));
+        if (words && !same) {
+            same = answers.stream().map(Shell::withoutWords).distinct().count() == 1;
+        } else if (words) {
+            fail(where + ": as " + user + ": " + verb + " " + rest + "\n  is not worded differently any more");
+        }
         String what = where + ": as " + user + ": " + verb + " " + rest;
         if (System.getProperty("verbose") != null) {
             System.out.println(what + "\n" + indent(answers.get(0)));
@@ -152,8 +160,14 @@ public final class Shell {
             fail(what + "\n  granary\n" + indent(answers.get(0)) + "\n  reference\n" + indent(answers.get(1)));
         }
         differs = null;
+        words = false;
         sorted = false;
         input = "";
+    }
+
+    /** All but what stands behind the command's name on standard error; of an exception its class. */
+    private static String withoutWords(String answer) {
+        return answer.replaceAll("(?s)(--- error\n[^:]*: ).*", "$1").replaceAll("(?s)(thrown: [A-Za-z.()$]*).*", "$1");
     }
 
     private void fail(String what) {

@@ -22,11 +22,18 @@ final class Side {
     /** What {@code put} reads and {@code get} writes. */
     final File local;
 
+    private final String umask;
     private final Map<String, UserGroupInformation> users = new TreeMap<>();
     private final Map<String, DistributedFileSystem> systems = new TreeMap<>();
     private final Map<String, FileContext> contexts = new TreeMap<>();
 
     Side(String name, String uri, File local) {
+        this(name, uri, local, "022");
+    }
+
+    /** A side whose clients have this umask. */
+    Side(String name, String uri, File local, String umask) {
+        this.umask = umask;
         this.name = name;
         this.uri = uri;
         this.local = local;
@@ -39,6 +46,7 @@ final class Side {
     Configuration settings() {
         Configuration conf = new Configuration();
         conf.set("fs.defaultFS", uri);
+        conf.set("fs.permissions.umask-mode", umask);
         conf.set("ipc.client.connect.max.retries", "2");
         conf.set("dfs.client.retry.max.attempts", "2");
         conf.set("dfs.client.block.write.locateFollowingBlock.initial.delay.ms", "50");

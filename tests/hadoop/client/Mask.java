@@ -1,4 +1,3 @@
-import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /** Replaces what differs from run to run and from cluster to cluster: times, ids, addresses, folders. */
@@ -6,6 +5,8 @@ final class Mask {
     private static final String[][] RULES = {
         // Where in a server's own code an error came from.
         {"(?m)^\\tat .*\n", ""},
+        // How often a client asked until it was so.
+        {"Waiting for ([^ ]+) \\.+", "Waiting for $1 ..."},
         {"(hdfs://)?127\\.0\\.0\\.1:\\d+", "ADDRESS"},
         {"(localhost|[A-Za-z0-9.-]+)/ADDRESS", "ADDRESS"},
         {"BP-[0-9]+-[0-9.]+-[0-9]+", "POOL"},
@@ -36,7 +37,7 @@ final class Mask {
     String apply(String text) {
         String masked = text.replace(folder, "LOCAL");
         for (int i = 0; i < RULES.length; i++) {
-            masked = patterns[i].matcher(masked).replaceAll(Matcher.quoteReplacement(RULES[i][1]));
+            masked = patterns[i].matcher(masked).replaceAll(RULES[i][1]);
         }
         return masked;
     }

@@ -200,7 +200,7 @@ fn long(all: &[Found], human: bool) -> Table {
         let folder = super::is_folder(status);
         let size = if human { units::bytes(status.length) } else { status.length.to_string() };
         table.row(vec![
-            mode::shown(folder, status.mode),
+            mode::shown(folder, status.mode) + if status.has_acl { "+" } else { "" },
             if folder { "-".into() } else { status.replication.to_string() },
             status.owner.clone(),
             status.group.clone(),
@@ -275,6 +275,9 @@ pub async fn stat(args: &StatArgs, shell: &Shell, out: &mut Out) -> Result<()> {
         }
         let text = mode::shown(found.is_folder(), found.status.mode);
         row("mode", format!("{} ({text})", shown.mode));
+        if found.status.has_acl {
+            row("access control list", "yes".into());
+        }
         row("owner", format!("{}:{}", shown.owner, shown.group));
         row("modified", format!("{} UTC", units::date(shown.modified_ns)));
         row("accessed", format!("{} UTC", units::date(shown.accessed_ns)));

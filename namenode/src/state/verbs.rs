@@ -456,10 +456,13 @@ impl State {
             return Ok(slot);
         }
         if !owner.is_empty() && owner != caller.user {
-            return Err(denied(format!("only a superuser may give {path} to another owner")));
+            return Err(denied(format!(
+                "User {} is not a super user (non-super user cannot change owner).",
+                caller.user
+            )));
         }
         if !group.is_empty() && !caller.groups.iter().any(|mine| mine == group) {
-            return Err(denied(format!("user {} is not in group {group}", caller.user)));
+            return Err(denied(format!("User {} does not belong to {group}", caller.user)));
         }
         Ok(slot)
     }

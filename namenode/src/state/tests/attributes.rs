@@ -254,8 +254,10 @@ proptest! {
     }
 }
 
-/// A state with one of everything, and its page of attributes.
-fn with_attributes() -> (State, Vec<u8>, Vec<(PageKind, u32, Vec<u8>)>, Vec<u8>) {
+type Pages = Vec<(PageKind, u32, Vec<u8>)>;
+
+/// A state with one of everything, its sections, its other pages, and its page of attributes.
+fn with_attributes() -> (State, Vec<u8>, Pages, Vec<u8>) {
     let mut world = World::new();
     world.mkdirs("/d", 0o755);
     world.ok(create_op("/f", "h", false));

@@ -135,7 +135,7 @@ async fn a_client_that_hangs_up_leaves_no_file_and_no_lease() {
             (!fs.exists(&path(name)).await.ok()?).then_some(())
         })
         .await;
-        fs.write_all(&path(name), b"another").await.expect("the name is free");
+        fs.for_user("ann").write_all(&path(name), b"another").await.expect("the name is free");
     }
     // What was appended to keeps what it had, and can be appended to again.
     let (addr, target) = datanode(&cluster, "POST", "/w/a?op=APPEND").await;

@@ -7,6 +7,7 @@
 //! | `/status` | the cluster as JSON |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz` | `ok`; 503 when the log has failed |
+//! | `/jmx` | figures under the names of HDFS's beans (see `jmx`) |
 //! | `/fsck` | a check of files, as HDFS's `fsck` prints it (see `fsck`) |
 //! | `/webhdfs/v1` | the namespace: [`super::webhdfs`] |
 
@@ -24,11 +25,11 @@ use proto::granary::{ClusterStatus, DatanodeStatus};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::fsck;
 use super::metrics::sample;
 use super::node::Node;
 use super::stop::Stop;
 use super::webhdfs;
+use super::{fsck, jmx};
 use crate::state::State;
 
 /// Connections that may be open at once; further ones wait.
@@ -44,6 +45,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, mut stop: Stop) {
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/fsck", get(fsck::page::fsck))
+        .route("/jmx", get(jmx::jmx))
         .with_state(Arc::clone(&node))
         .merge(webhdfs::router(node));
     let port = Port::new(listener, CONNECTIONS_MAX, SILENCE_MAX);

@@ -12,6 +12,7 @@
 //! | [`snapshots`] | snapshots |
 //! | [`admin`] | status and safe mode |
 //! | [`fsck`] | checking files |
+//! | [`jmx`] | figures under the names of HDFS's beans |
 //! | [`http`], [`metrics`] | the status page and counters |
 //! | [`hadoop`] | Hadoop's protocols: what clients of HDFS ask |
 //! | [`webhdfs`] | the namespace over HTTP |
@@ -30,6 +31,7 @@ pub mod datanodes;
 pub mod fsck;
 pub mod hadoop;
 pub mod http;
+pub mod jmx;
 pub mod leases;
 pub mod metrics;
 pub mod namespace;

@@ -48,6 +48,13 @@ async fn status_metrics_page_and_health_answer() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    let beans = get(addr, "/jmx").await;
+    for part in ["name=FSNamesystem\"", "name=NameNodeInfo\"", "\"BlocksTotal\":1", "\"FSState\":"]
+    {
+        assert!(beans.contains(part), "{part} in {beans}");
+    }
+    let one = get(addr, "/jmx?qry=Hadoop:service=NameNode,name=NameNodeStatus").await;
+    assert!(one.contains("\"State\":\"active\"") && !one.contains("FSNamesystem\""), "{one}");
     assert!(get(addr, "/none").await.starts_with("HTTP/1.1 404"));
 }
 

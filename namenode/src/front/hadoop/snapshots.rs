@@ -14,7 +14,14 @@ use crate::state::{DiffEntry, SnapshotStatus, SnapshottableStatus};
 /// Enters the call and changes; an error is told in the words that HDFS has.
 async fn change(asked: &Asked, root: &str, op: SnapshotOp) -> Answered<Reply> {
     let call = asked.enter()?;
-    asked.node.change_snapshots(call, op).await.map_err(|error| refusal(error, root))
+    let allows = matches!(op, SnapshotOp::Allow { .. } | SnapshotOp::Disallow { .. });
+    asked.node.change_snapshots(call, op).await.map_err(|error| match error.code {
+        Code::NotFound if !allows => {
+            let message = format!("Directory/File does not exist {root}");
+            Failure::java(ipc::exceptions::FILE_NOT_FOUND, message)
+        }
+        _ => refusal(error, root),
+    })
 }
 
 fn refusal(error: Error, root: &str) -> Failure {

@@ -55,9 +55,8 @@ impl State {
         match self.folders_of_file(slot) {
             &[folder] => self.preserve_entries(folder),
             folders => {
-                for folder in folders.to_vec() {
-                    self.preserve_entries(folder);
-                }
+                let folders = folders.to_vec();
+                folders.into_iter().for_each(|folder| self.preserve_entries(folder));
             }
         }
     }

@@ -6,7 +6,7 @@ mod model;
 use proto::{Code, InodeId};
 
 use crate::op::snapshot::SnapshotOp;
-use crate::op::{Caller, Effect, Op, RenameMode, Reply};
+use crate::op::{Block, Caller, Effect, Op, RenameMode, Reply};
 use crate::state::tests::{World, create_op, path, root};
 
 fn allow(text: &str) -> Op {
@@ -292,4 +292,86 @@ fn a_snapshot_costs_one_record_and_then_the_folders_on_the_way_to_what_changes()
         world.ok(remove("/d", name));
     }
     assert_eq!(world.state.inodes.len() as u64, files + folders, "all is given back");
+}
+
+fn named(text: &str) -> crate::op::FileRef {
+    crate::op::FileRef { path: path(text), inode: None }
+}
+
+/// Closes an open file behind one more block of this length.
+fn finish(world: &mut World, text: &str, previous: Option<Block>, length: u64) {
+    let add = Op::AddBlock { file: named(text), holder: "h".into(), previous };
+    let Reply::BlockAllocated { block, .. } = world.ok(add) else { panic!("a block") };
+    let last = Some(Block { length, ..block });
+    world.ok(Op::Complete { file: named(text), holder: "h".into(), last });
+}
+
+fn append(world: &mut World, text: &str, new_block: bool) -> Option<Block> {
+    match world.ok(Op::Append { path: path(text), holder: "h".into(), new_block }) {
+        Reply::Appended { last_block, .. } => last_block,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How much a file shows of each of its blocks.
+fn shown(world: &World, text: &str) -> Vec<u64> {
+    let found = world.state.block_locations(&root(), &path(text), 0, u64::MAX).unwrap();
+    found.blocks.iter().map(|(_, info)| info.shown).collect()
+}
+
+fn cut(text: &str, length: u64) -> Op {
+    Op::Truncate { path: path(text), length, holder: "h".into() }
+}
+
+#[test]
+fn a_short_block_inside_a_snapshots_file_does_not_grow_when_the_live_file_goes_on_in_it() {
+    let mut world = World::new();
+    world.ok(create_op("/d/f", "h", false));
+    finish(&mut world, "/d/f", None, 100);
+    assert_eq!(append(&mut world, "/d/f", true), None);
+    finish(&mut world, "/d/f", None, 50);
+    world.ok(allow("/d"));
+    world.ok(make("/d", "s"));
+    world.ok(cut("/d/f", 100));
+    let last = append(&mut world, "/d/f", false).expect("it goes on in the first block");
+    let last = Some(Block { length: 300, ..last });
+    world.ok(Op::Complete { file: named("/d/f"), holder: "h".into(), last });
+    assert_eq!(shown(&world, "/d/f"), [300]);
+    assert_eq!(shown(&world, "/d/.snapshot/s/f"), [100, 50]);
+}
+
+#[test]
+fn a_file_cut_within_a_block_that_a_snapshot_shows_goes_on_in_a_new_one() {
+    let mut world = World::new();
+    world.ok(create_op("/d/f", "h", false));
+    finish(&mut world, "/d/f", None, 100);
+    world.ok(allow("/d"));
+    world.ok(make("/d", "s"));
+    let closed = Reply::Recovering { closed: true, recovery: None };
+    assert_eq!(world.ok(cut("/d/f", 40)), closed);
+    assert_eq!(append(&mut world, "/d/f", false), None, "no byte after 40 may be written over");
+    finish(&mut world, "/d/f", None, 7);
+    assert_eq!(shown(&world, "/d/f"), [40, 7]);
+    assert_eq!(shown(&world, "/d/.snapshot/s/f"), [100]);
+    world.ok(cut("/d/f", 40));
+    world.ok(remove("/d", "s"));
+    // What the file shows of its block goes along with the block.
+    world.ok(create_op("/d/t", "h", false));
+    finish(&mut world, "/d/t", None, 5);
+    world.ok(Op::Concat { target: path("/d/t"), sources: vec![path("/d/f")] });
+    assert_eq!((shown(&world, "/d/t"), world.status("/d/t").unwrap().length), (vec![5, 40], 45));
+    assert!(kept::load(&kept::write(&mut world.state)).is_ok());
+}
+
+#[test]
+fn concat_takes_no_file_that_is_in_a_snapshot() {
+    let mut world = World::new();
+    for file in ["/d/t", "/d/f"] {
+        world.ok(create_op(file, "h", false));
+        finish(&mut world, file, None, 10);
+    }
+    world.ok(allow("/d"));
+    world.ok(make("/d", "s"));
+    let concat = Op::Concat { target: path("/d/t"), sources: vec![path("/d/f")] };
+    assert_eq!(world.code(concat), Code::Snapshot);
 }

@@ -351,10 +351,10 @@ impl Run {
         let at = path_of(&path);
         match self.rng.next(10) {
             0..=2 => {
-                let _ = self.main.run(Op::Snapshot(SnapshotOp::Allow { path: at }));
+                let _maybe = self.main.run(Op::Snapshot(SnapshotOp::Allow { path: at }));
             }
             3 => {
-                let _ = self.main.run(Op::Snapshot(SnapshotOp::Disallow { path: at }));
+                let _maybe = self.main.run(Op::Snapshot(SnapshotOp::Disallow { path: at }));
             }
             4..=7 => self.make(&path),
             _ => self.forget(),

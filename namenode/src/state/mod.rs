@@ -406,6 +406,7 @@ impl State {
             + self.inode_slots.memory_bytes()
             + self.block_slots.memory_bytes()
             + self.attributes.memory_bytes()
+            + self.snapshots.memory_bytes()
     }
 
     pub(crate) fn block_info(&self, slot: u32) -> BlockInfo {

@@ -119,6 +119,12 @@ impl Snapshots {
         self.sharers.is_empty()
     }
 
+    /// Bytes of memory of the tables; the frozen records are among the others.
+    pub(super) fn memory_bytes(&self) -> usize {
+        // Nodes of a B-tree are 3/4 full in the long run.
+        self.copies.len() * 22 + self.sharers.len() * 48 + self.bounds.len() * 16
+    }
+
     fn named(&self, folder: u64, name: &str) -> Option<&Snapshot> {
         self.folders.get(&folder)?.get(name)
     }

@@ -17,8 +17,7 @@ pub fn granary() -> PathBuf {
     // target/<profile>/deps/<test>, or target/<profile>/<program>.
     let mut folders = own.ancestors().skip(1).take(2);
     let binary = folders.find_map(|folder| Some(folder.join("granary")).filter(|b| b.is_file()));
-    let binary = binary.expect("granary beside the tests: cargo build -p cli --bin granary");
-    binary
+    binary.expect("granary beside the tests: cargo build -p cli --bin granary")
 }
 
 /// One running role.

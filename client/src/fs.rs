@@ -164,7 +164,9 @@ impl Fs {
         let request = self.path_request(path);
         let reply = self
             .namenode()
-            .namespace("status", request, async |mut stub, q| stub.get_file_info(q).await)
+            .namespace("status", "GetFileInfo", request, async |mut stub, q| {
+                stub.get_file_info(q).await
+            })
             .await?;
         Ok(reply.status)
     }
@@ -203,7 +205,7 @@ impl Fs {
         };
         let reply = self
             .namenode()
-            .namespace("list", request, async |mut stub, q| stub.get_listing(q).await)
+            .namespace("list", "GetListing", request, async |mut stub, q| stub.get_listing(q).await)
             .await?;
         Ok((reply.entries, reply.remaining))
     }
@@ -224,7 +226,7 @@ impl Fs {
         let request = MkdirsRequest { caller, path, mode, create_parents, unmasked: None };
         let reply = self
             .namenode()
-            .namespace("mkdirs", request, async |mut stub, q| stub.mkdirs(q).await)
+            .namespace("mkdirs", "Mkdirs", request, async |mut stub, q| stub.mkdirs(q).await)
             .await?;
         Ok(reply.created)
     }
@@ -238,7 +240,7 @@ impl Fs {
             mode: mode as i32,
         };
         self.namenode()
-            .namespace("rename", request, async |mut stub, q| stub.rename(q).await)
+            .namespace("rename", "Rename", request, async |mut stub, q| stub.rename(q).await)
             .await?;
         Ok(())
     }
@@ -252,7 +254,7 @@ impl Fs {
         };
         let reply = self
             .namenode()
-            .namespace("delete", request, async |mut stub, q| stub.delete(q).await)
+            .namespace("delete", "Delete", request, async |mut stub, q| stub.delete(q).await)
             .await?;
         Ok(reply.deleted)
     }
@@ -264,7 +266,9 @@ impl Fs {
             source: source.to_string(),
             target: target.to_string(),
         };
-        self.namenode().namespace("link", request, async |mut stub, q| stub.link(q).await).await
+        self.namenode()
+            .namespace("link", "Link", request, async |mut stub, q| stub.link(q).await)
+            .await
     }
 
     /// Cuts a closed file to `length` bytes; returns when its last block has been cut on the DataNodes.
@@ -277,7 +281,7 @@ impl Fs {
         };
         let reply = self
             .namenode()
-            .namespace("truncate", request, async |mut stub, q| stub.truncate(q).await)
+            .namespace("truncate", "Truncate", request, async |mut stub, q| stub.truncate(q).await)
             .await?;
         if reply.done { Ok(()) } else { self.wait_closed(path, length).await }
     }
@@ -308,7 +312,9 @@ impl Fs {
         let caller = self.namenode().caller();
         let request = SetPermissionRequest { caller, path: path.to_string(), mode };
         self.namenode()
-            .namespace("chmod", request, async |mut stub, q| stub.set_permission(q).await)
+            .namespace("chmod", "SetPermission", request, async |mut stub, q| {
+                stub.set_permission(q).await
+            })
             .await?;
         Ok(())
     }
@@ -322,7 +328,7 @@ impl Fs {
             group: group.to_owned(),
         };
         self.namenode()
-            .namespace("chown", request, async |mut stub, q| stub.set_owner(q).await)
+            .namespace("chown", "SetOwner", request, async |mut stub, q| stub.set_owner(q).await)
             .await?;
         Ok(())
     }
@@ -337,7 +343,9 @@ impl Fs {
         let caller = self.namenode().caller();
         let request = SetTimesRequest { caller, path: path.to_string(), modified_ns, accessed_ns };
         self.namenode()
-            .namespace("set times", request, async |mut stub, q| stub.set_times(q).await)
+            .namespace("set times", "SetTimes", request, async |mut stub, q| {
+                stub.set_times(q).await
+            })
             .await?;
         Ok(())
     }
@@ -347,7 +355,9 @@ impl Fs {
         let caller = self.namenode().caller();
         let request = SetReplicationRequest { caller, path: path.to_string(), replication };
         self.namenode()
-            .namespace("setrep", request, async |mut stub, q| stub.set_replication(q).await)
+            .namespace("setrep", "SetReplication", request, async |mut stub, q| {
+                stub.set_replication(q).await
+            })
             .await?;
         Ok(())
     }
@@ -356,7 +366,9 @@ impl Fs {
     pub async fn content_summary(&self, path: &FsPath) -> Result<ContentSummary> {
         let request = self.path_request(path);
         self.namenode()
-            .namespace("du", request, async |mut stub, q| stub.get_content_summary(q).await)
+            .namespace("du", "GetContentSummary", request, async |mut stub, q| {
+                stub.get_content_summary(q).await
+            })
             .await
     }
 
@@ -364,7 +376,7 @@ impl Fs {
     pub async fn stats(&self) -> Result<FsStats> {
         let request = GetFsStatsRequest {};
         self.namenode()
-            .namespace("df", request, async |mut stub, q| stub.get_fs_stats(q).await)
+            .namespace("df", "GetFsStats", request, async |mut stub, q| stub.get_fs_stats(q).await)
             .await
     }
 
@@ -399,7 +411,7 @@ impl Fs {
         };
         let reply = self
             .namenode()
-            .namespace("create", request, async |mut stub, q| stub.create(q).await)
+            .namespace("create", "Create", request, async |mut stub, q| stub.create(q).await)
             .await?;
         let status = reply.status.ok_or_else(|| incomplete("create", "status"))?;
         FileWriter::created(self.clone(), path.clone(), status, lease)
@@ -416,7 +428,7 @@ impl Fs {
         };
         let reply = self
             .namenode()
-            .namespace("append", request, async |mut stub, q| stub.append(q).await)
+            .namespace("append", "Append", request, async |mut stub, q| stub.append(q).await)
             .await?;
         let status = reply.status.ok_or_else(|| incomplete("append", "status"))?;
         FileWriter::appending(self.clone(), path.clone(), status, reply.last_block, lease).await
@@ -475,7 +487,9 @@ impl Fs {
         };
         let reply = self
             .namenode()
-            .namespace("recover lease", request, async |mut stub, q| stub.recover_lease(q).await)
+            .namespace("recover lease", "RecoverLease", request, async |mut stub, q| {
+                stub.recover_lease(q).await
+            })
             .await?;
         Ok(reply.closed)
     }

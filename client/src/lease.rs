@@ -75,7 +75,9 @@ async fn renew(lease: Arc<Inner>) {
             RenewLeaseRequest { caller: lease.namenode.caller(), holder: lease.holder.clone() };
         let renewed = lease
             .namenode
-            .namespace("renew lease", request, async |mut stub, q| stub.renew_lease(q).await)
+            .namespace("renew lease", "RenewLease", request, async |mut stub, q| {
+                stub.renew_lease(q).await
+            })
             .await;
         if let Err(error) = renewed {
             tracing::warn!(holder = lease.holder, %error, "the lease was not renewed");

@@ -43,6 +43,7 @@ mod namenode;
 mod plan;
 pub mod read;
 mod retry;
+mod rpc;
 pub mod write;
 
 pub use admin::{CheckOptions, Mend};

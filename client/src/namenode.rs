@@ -1,4 +1,5 @@
-//! The NameNode as the client sees it: one gRPC channel, deadlines, and repetition.
+//! The NameNode as the client sees it: one gRPC channel, framed RPC beside it for the Namespace service, deadlines, and
+//! repetition.
 //!
 //! Every call carries the user and, so that a repetition is recognised, the client's id and a call number: both are
 //! the same on each attempt of one call. What holds: a call ends within the retry policy's total time plus one
@@ -7,9 +8,11 @@
 #![allow(clippy::disallowed_methods, reason = "a shell: deadlines need the clock")]
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use proto::granary::admin_client::AdminClient;
 use proto::granary::catalogue_client::CatalogueClient;
 use proto::granary::namespace_client::NamespaceClient;
@@ -20,11 +23,14 @@ use tonic::{Response, Status};
 
 use crate::config::Config;
 use crate::retry::{self, Policy};
+use crate::rpc::Rpc;
 
 /// A stub with deadlines and repetition.
 #[derive(Debug)]
 pub(crate) struct NameNode {
     channel: Channel,
+    /// Who calls stands in each message, so that clients of several users share it.
+    rpc: Arc<Rpc>,
     address: String,
     user: String,
     client_id: uuid::Uuid,
@@ -42,9 +48,10 @@ impl NameNode {
                 format!("setting `namenode` is {:?}, expected host:port: {what}", config.namenode),
             )
         };
-        if config.namenode.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-            return Err(bad("there is no port".into()));
-        }
+        let host = match config.namenode.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            _ => return Err(bad("there is no port".into())),
+        };
         let endpoint = Endpoint::from_shared(format!("http://{}", config.namenode))
             .map_err(|error| bad(error.to_string()))?
             .tcp_nodelay(true)
@@ -53,11 +60,13 @@ impl NameNode {
             .keep_alive_timeout(Duration::from_secs(10))
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
+        let client_id = uuid::Uuid::new_v4();
         let mut this = Self {
             channel: endpoint.connect_lazy(),
+            rpc: Arc::new(Rpc::new(host, &user, client_id.into_bytes())),
             address: config.namenode.clone(),
             user,
-            client_id: uuid::Uuid::new_v4(),
+            client_id,
             next_call: AtomicU64::new(1),
             policy: Policy {
                 total_ms: config.connect_total_ms,
@@ -66,12 +75,8 @@ impl NameNode {
             },
             call_timeout: Duration::from_millis(config.call_timeout_ms),
         };
-        let defaults = this
-            .namespace("connect", GetServerDefaultsRequest {}, async |mut stub, request| {
-                stub.get_server_defaults(request).await
-            })
-            .await
-            .map_err(|error| match error.code {
+        let defaults =
+            this.repeat("connect", || this.defaults()).await.map_err(|error| match error.code {
                 Code::Unavailable | Code::Timeout => Error::new(
                     error.code,
                     format!(
@@ -82,6 +87,9 @@ impl NameNode {
                 ),
                 _ => error,
             })?;
+        if defaults.rpc_port == 0 {
+            this.rpc.pause();
+        }
         this.policy.total_ms = config.retry_total_ms;
         Ok((this, defaults))
     }
@@ -90,6 +98,7 @@ impl NameNode {
     pub(crate) fn for_user(&self, user: &str) -> Self {
         Self {
             channel: self.channel.clone(),
+            rpc: Arc::clone(&self.rpc),
             address: self.address.clone(),
             user: user.to_owned(),
             client_id: uuid::Uuid::new_v4(),
@@ -118,19 +127,40 @@ impl NameNode {
         self.channel.clone()
     }
 
-    /// A call of the Namespace service, repeated as the policy says.
-    pub(crate) async fn namespace<Q: Clone, R, F>(
+    /// The call `name` of the Namespace service, repeated as the policy says: by framed RPC if the NameNode has it,
+    /// else by `grpc`.
+    pub(crate) async fn namespace<Q, R, F>(
         &self,
         what: &str,
+        name: &str,
         request: Q,
-        rpc: impl Fn(NamespaceClient<Channel>, Q) -> F,
+        grpc: impl Fn(NamespaceClient<Channel>, Q) -> F,
     ) -> Result<R>
     where
+        Q: Message + Clone,
+        R: Message + Default,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let stub = NamespaceClient::new(self.channel.clone())
-            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-        self.repeat(what, || rpc(stub.clone(), request.clone())).await
+        let attempt = async || {
+            if let Some(client) = self.rpc.client(async || self.defaults().await).await {
+                match self.rpc.call(&client, name, &request).await {
+                    Ok(result) => return result,
+                    Err(error) => tracing::debug!(?error, name, "gRPC must do"),
+                }
+            }
+            Ok(grpc(self.stub(), request.clone()).await?.into_inner())
+        };
+        self.repeat(what, attempt).await
+    }
+
+    fn stub(&self) -> NamespaceClient<Channel> {
+        NamespaceClient::new(self.channel.clone())
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+    }
+
+    /// What the NameNode tells of itself, by gRPC, asked once.
+    async fn defaults(&self) -> Result<ServerDefaults> {
+        Ok(self.stub().get_server_defaults(GetServerDefaultsRequest {}).await?.into_inner())
     }
 
     /// A call of the Catalogue service, repeated as the policy says.
@@ -145,7 +175,8 @@ impl NameNode {
     {
         let stub = CatalogueClient::new(self.channel.clone())
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-        self.repeat(what, || rpc(stub.clone(), request.clone())).await
+        let attempt = async || Ok(rpc(stub.clone(), request.clone()).await?.into_inner());
+        self.repeat(what, attempt).await
     }
 
     /// A call of the Admin service, repeated as the policy says.
@@ -160,23 +191,26 @@ impl NameNode {
     {
         let stub = AdminClient::new(self.channel.clone())
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-        self.repeat(what, || rpc(stub.clone(), request.clone())).await
+        let attempt = async || Ok(rpc(stub.clone(), request.clone()).await?.into_inner());
+        self.repeat(what, attempt).await
     }
 
     async fn repeat<R, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<R>
     where
-        F: Future<Output = Result<Response<R>, Status>>,
+        F: Future<Output = Result<R>>,
     {
         let began = Instant::now();
         let seed = u64::from(self.client_id.as_fields().0) ^ self.next_call.load(Ordering::Relaxed);
         for number in 1.. {
             let error = match tokio::time::timeout(self.call_timeout, attempt()).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => Error::from(status),
-                Err(_) => Error::new(
-                    Code::Timeout,
-                    format!("no answer within {} ms", self.call_timeout.as_millis()),
-                ),
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    // Perhaps nobody is at the other end any more.
+                    self.rpc.forget();
+                    let what = format!("no answer within {} ms", self.call_timeout.as_millis());
+                    Error::new(Code::Timeout, what)
+                }
             };
             if !retry::is_passing(&error) {
                 return Err(error);

@@ -146,7 +146,9 @@ async fn fetch(fs: &Fs, path: &FsPath, offset: u64, length: u64) -> Result<Locat
     let caller = fs.namenode().caller();
     let request = GetBlockLocationsRequest { caller, path: path.to_string(), offset, length };
     fs.namenode()
-        .namespace("locate blocks", request, async |mut stub, q| stub.get_block_locations(q).await)
+        .namespace("locate blocks", "GetBlockLocations", request, async |mut stub, q| {
+            stub.get_block_locations(q).await
+        })
         .await
 }
 

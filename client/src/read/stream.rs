@@ -189,7 +189,7 @@ fn report(file: &OpenFile, location: &DatanodeAddress, block: Block) {
     tokio::spawn(async move {
         let told = fs
             .namenode()
-            .namespace("report bad blocks", request, async |mut stub, q| {
+            .namespace("report bad blocks", "ReportBadBlocks", request, async |mut stub, q| {
                 stub.report_bad_blocks(q).await
             })
             .await;

@@ -130,7 +130,7 @@ impl FileWriter {
         };
         let namenode = self.target.fs.namenode();
         let reply = namenode
-            .namespace("locate blocks", request, async |mut stub, q| {
+            .namespace("locate blocks", "GetBlockLocations", request, async |mut stub, q| {
                 stub.get_block_locations(q).await
             })
             .await?;
@@ -308,7 +308,7 @@ impl FileWriter {
             self.target
                 .fs
                 .namenode()
-                .namespace("fsync", request, async |mut stub, q| stub.fsync(q).await)
+                .namespace("fsync", "Fsync", request, async |mut stub, q| stub.fsync(q).await)
                 .await?;
             block.set_told_namenode();
         }

@@ -249,7 +249,9 @@ impl OpenBlock {
         };
         let namenode = target.fs.namenode();
         namenode
-            .namespace("add block", request, async |mut stub, q| stub.add_block(q).await)
+            .namespace("add block", "AddBlock", request, async |mut stub, q| {
+                stub.add_block(q).await
+            })
             .await
             .map_err(|error| match self.said.as_slice() {
                 [] => error,
@@ -270,7 +272,9 @@ impl OpenBlock {
         };
         let namenode = target.fs.namenode();
         namenode
-            .namespace("abandon block", request, async |mut stub, q| stub.abandon_block(q).await)
+            .namespace("abandon block", "AbandonBlock", request, async |mut stub, q| {
+                stub.abandon_block(q).await
+            })
             .await?;
         Ok(())
     }
@@ -326,9 +330,12 @@ impl OpenBlock {
         };
         let namenode = target.fs.namenode();
         let located = namenode
-            .namespace("update block for pipeline", request, async |mut stub, q| {
-                stub.update_block_for_pipeline(q).await
-            })
+            .namespace(
+                "update block for pipeline",
+                "UpdateBlockForPipeline",
+                request,
+                async |mut stub, q| stub.update_block_for_pipeline(q).await,
+            )
             .await?;
         let block =
             located.block.ok_or_else(|| incomplete("update block for pipeline", "block"))?;
@@ -346,7 +353,7 @@ impl OpenBlock {
         };
         let namenode = target.fs.namenode();
         namenode
-            .namespace("update pipeline", request, async |mut stub, q| {
+            .namespace("update pipeline", "UpdatePipeline", request, async |mut stub, q| {
                 stub.update_pipeline(q).await
             })
             .await?;
@@ -400,7 +407,7 @@ pub(crate) async fn complete(
         // Each is a call of its own: an answer "not yet" must not come from the retry cache.
         let request = CompleteRequest { caller: namenode.caller(), ..request.clone() };
         let reply = namenode
-            .namespace("complete", request, async |mut stub, q| stub.complete(q).await)
+            .namespace("complete", "Complete", request, async |mut stub, q| stub.complete(q).await)
             .await?;
         if reply.completed {
             return Ok(reply.status);

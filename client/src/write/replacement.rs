@@ -73,9 +73,12 @@ async fn choose(
     };
     let namenode = target.fs.namenode();
     let located = namenode
-        .namespace("get additional DataNode", request, async |mut stub, q| {
-            stub.get_additional_datanode(q).await
-        })
+        .namespace(
+            "get additional DataNode",
+            "GetAdditionalDatanode",
+            request,
+            async |mut stub, q| stub.get_additional_datanode(q).await,
+        )
         .await?;
     Ok(located.locations.into_iter().find(|node| !existing.contains(&node.uuid)))
 }

@@ -7,6 +7,7 @@
 mod datanode;
 mod local;
 mod namenode;
+mod rpc;
 
 use client::{Code, Config, CreateOptions, Fs, FsPath};
 use datanode::FakeDatanode;

@@ -22,6 +22,8 @@ pub struct State {
     /// How many of the next calls of a name are answered with this code.
     pub fail_next: HashMap<&'static str, (usize, Option<Code>)>,
     pub reported_bad: Vec<String>,
+    /// Where framed RPC is, as told.
+    pub rpc_port: u32,
     minted: u64,
 }
 
@@ -104,7 +106,8 @@ impl State {
     fn get_server_defaults(&mut self, _: GetServerDefaultsRequest) -> Result<ServerDefaults> {
         self.enter("defaults", None)?;
         let block_bytes = self.block_bytes;
-        Ok(ServerDefaults { block_bytes, pool_id: "BP-test".into(), ..Default::default() })
+        let (pool_id, rpc_port) = ("BP-test".into(), self.rpc_port);
+        Ok(ServerDefaults { block_bytes, pool_id, rpc_port, ..Default::default() })
     }
 
     fn get_file_info(&mut self, q: PathRequest) -> Result<GetFileInfoReply> {

@@ -20,7 +20,7 @@ fn a_check_of_files_tells_health_by_its_exit_code() {
     assert_eq!(lines[0]["folder"], "/");
     assert_eq!(lines[2]["file"], "/d/a");
     assert_eq!(lines[3]["sums"]["healthy"], true);
-    cluster.run(&["admin", "fsck", "/none"]).failed(3, "/none does not exist");
+    cluster.run(&["admin", "fsck", "/none"]).failed(3, "File does not exist: /none");
     cluster.run(&["admin", "fsck", "--locations"]).failed(2, "--blocks");
 }
 

@@ -66,7 +66,7 @@ async fn many_callers_share_a_connection_and_each_gets_its_own_answer() {
 
 #[tokio::test]
 async fn calls_that_a_socket_does_not_take_at_once_are_sent_all_the_same() {
-    let port = Port::start(Settings::default()).await;
+    let port = Port::start(Settings { frame_bytes_max: 16 << 20, ..Settings::default() }).await;
     let client = Client::connect(port.address, settings()).await.unwrap();
     let body = vec![9; 8 << 20];
     let (first, second) = tokio::join!(echo(&client, "echo", &body), echo(&client, "echo", &body));

@@ -415,7 +415,7 @@ final class Player {
         } catch (IOException noneAllowed) {
             return;
         }
-        for (FileStatus snapshot : all) {
+        for (FileStatus snapshot : sorted(all)) {
             tree(fs, snapshot.getPath(), text);
         }
     }

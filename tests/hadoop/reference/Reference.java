@@ -52,6 +52,8 @@ public final class Reference {
         conf.set("dfs.webhdfs.enabled", "false");
         conf.set("dfs.namenode.acls.enabled", "true");
         conf.set("dfs.namenode.fs-limits.min-block-size", "4096");
+        // Reading shall not change access times: Granary's does not.
+        conf.set("dfs.namenode.accesstime.precision", "10000000000000");
         conf.set("dfs.namenode.safemode.extension", "0");
         conf.set("dfs.heartbeat.interval", "1");
         conf.set("dfs.client.block.write.replace-datanode-on-failure.enable", "false");

@@ -1,5 +1,7 @@
 import java.io.IOException;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.EnumSet;
 import java.util.List;
 import java.util.Map;
@@ -298,19 +300,20 @@ final class Player {
         return switch (step.call()) {
             case "status" -> status(fs.getFileStatus(path));
             case "linkStatus" -> status(fs.getFileLinkStatus(path));
-            case "list" -> Stream.of(fs.listStatus(path)).map(Player::status).collect(Collectors.joining("; "));
+            case "list" -> Stream.of(sorted(fs.listStatus(path))).map(Player::status).collect(Collectors.joining("; "));
             case "listTree" -> {
-                StringBuilder all = new StringBuilder();
+                List<String> all = new ArrayList<>();
                 RemoteIterator<LocatedFileStatus> files = fs.listFiles(path, true);
                 while (files.hasNext()) {
                     LocatedFileStatus file = files.next();
-                    all.append(status(file)).append(' ').append(file.getBlockLocations().length).append("; ");
+                    all.add(status(file) + " " + file.getBlockLocations().length);
                 }
-                yield all.toString();
+                all.sort(null);
+                yield String.join("; ", all);
             }
             case "glob" -> {
                 FileStatus[] found = fs.globStatus(new Path(root + "/" + first));
-                yield found == null ? "null" : Stream.of(found).map(Player::status).collect(Collectors.joining("; "));
+                yield found == null ? "null" : Stream.of(sorted(found)).map(Player::status).collect(Collectors.joining("; "));
             }
             case "summary" -> {
                 ContentSummary sum = fs.getContentSummary(path);
@@ -339,6 +342,12 @@ final class Player {
             }
             default -> throw new IllegalArgumentException(step.call());
         };
+    }
+
+    /** HDFS compares the bytes of names as signed numbers, Granary as unsigned ones. */
+    private static FileStatus[] sorted(FileStatus[] all) {
+        Arrays.sort(all, Comparator.comparing(status -> status.getPath().toString()));
+        return all;
     }
 
     static String status(FileStatus status) {
@@ -390,7 +399,7 @@ final class Player {
             return;
         }
         text.append('\n');
-        for (FileStatus child : fs.listStatus(path)) {
+        for (FileStatus child : sorted(fs.listStatus(path))) {
             tree(fs, child.getPath(), text);
         }
         snapshots(fs, path, text);

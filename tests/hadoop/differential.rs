@@ -1,6 +1,7 @@
 //! Random calls on Granary and HDFS, the same ones: every answer and the trees that are left are the same.
 //!
-//! `GRANARY_TEST_SEED` replays one sequence; `differences.md` lists what differs on purpose.
+//! `GRANARY_TEST_SEED` replays one sequence; `differences.md` lists what differs on purpose. `GRANARY_TEST_SURVEY` tells
+//! each kind of difference once and goes on, instead of looking for the shortest calls that show the first.
 
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ async fn random_calls_get_the_answers_that_hdfs_gives() {
     let mut java = tools.java();
     if replayed.is_some() {
         java.arg("-Dverbose=1");
+    }
+    if std::env::var_os("GRANARY_TEST_SURVEY").is_some() {
+        java.arg("-Dsurvey=1");
     }
     java.arg("Differential").args([tools::uri(&cluster), reference.uri.clone()]).arg(local.path());
     java.arg(tools::here().join("differences.md"));

@@ -170,6 +170,8 @@ impl State {
         missing: usize,
         create_parents: bool,
     ) -> Result<()> {
+        demand_no_reserved_name(path)?;
+        self.demand(caller, folder, WRITE, path)?;
         if missing > 1 && !create_parents {
             let parent = path.parent().unwrap_or_else(FsPath::root);
             return error(
@@ -177,8 +179,7 @@ impl State {
                 format!("{parent}, the folder of {path}, does not exist"),
             );
         }
-        demand_no_reserved_name(path)?;
-        self.demand(caller, folder, WRITE, path)
+        Ok(())
     }
 
     fn mkdirs(&mut self, caller: &Caller, now: i64, op: &Op) -> Result<Reply> {

@@ -37,7 +37,7 @@ import org.apache.hadoop.util.DataChecksum;
  * and the first line of its message. Times that the test did not set itself are not told.
  */
 final class Player {
-    private static final long OPEN_MILLIS_MAX = 20_000;
+    private static final long OPEN_MILLIS_MAX = 4_000;
     /** Times from here on are not the test's. */
     private static final long TIME_OWN_MAX = 1_400_000_000_000L;
 

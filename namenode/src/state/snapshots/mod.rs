@@ -199,8 +199,10 @@ impl State {
                 let slot = self.plan_rename_snapshot(caller, path, from, to)?;
                 let id = self.inodes.get(slot).id;
                 let snapshots = self.snapshots.folders.get_mut(&id).expect("planned");
-                let snapshot = snapshots.remove(from).expect("planned");
-                snapshots.insert(to.clone(), snapshot);
+                // The same name may be one that is not there.
+                if let Some(snapshot) = snapshots.remove(from) {
+                    snapshots.insert(to.clone(), snapshot);
+                }
                 Ok(Reply::Done)
             }
         }
@@ -234,6 +236,10 @@ impl State {
     /// The live folder of a path, for a verb on its snapshots.
     fn folder_to_snapshot(&self, caller: &Caller, path: &FsPath) -> Result<u32> {
         let slot = self.walk(caller, path)?.target.ok_or_else(|| not_found(path))?;
+        self.demand_folder(slot, path)
+    }
+
+    fn demand_folder(&self, slot: u32, path: &FsPath) -> Result<u32> {
         if !self.inodes.get(slot).is_folder() {
             return error(Code::NotFolder, format!("{path} is a file: folders have snapshots"));
         }
@@ -283,8 +289,9 @@ impl State {
         caller: &Caller,
         path: &FsPath,
     ) -> Result<(u32, &BTreeMap<String, Snapshot>)> {
-        let slot = self.folder_to_snapshot(caller, path)?;
+        let slot = self.walk(caller, path)?.target.ok_or_else(|| not_found(path))?;
         self.demand_owner(caller, slot, path)?;
+        self.demand_folder(slot, path)?;
         Ok((slot, self.snapshots_of(slot, path)?))
     }
 
@@ -348,11 +355,15 @@ impl State {
     ) -> Result<u32> {
         let (slot, snapshots) = self.own_snapshottable(caller, path)?;
         check_snapshot_name(path, to)?;
+        // HDFS does not look whether it is there.
+        if from == to {
+            return Ok(slot);
+        }
         if !snapshots.contains_key(from) {
             let message = format!("The snapshot {from} does not exist for directory {path}");
             return error(Code::Snapshot, message);
         }
-        if from != to && snapshots.contains_key(to) {
+        if snapshots.contains_key(to) {
             let message = format!("The snapshot {to} already exists for directory {path}");
             return error(Code::Snapshot, message);
         }

@@ -52,6 +52,8 @@ fn only_owners_make_snapshots_and_only_where_a_superuser_allows() {
     assert_eq!(world.code(allow("/none")), Code::NotFound);
     world.ok(create_op("/f", "h", false));
     assert_eq!(world.code(allow("/f")), Code::NotFolder);
+    // Who does not own it is not told what it is.
+    assert_eq!(world.run(&ann, remove("/f", "s")).unwrap_err().code, Code::PermissionDenied);
     world.ok(allow("/d"));
     assert_eq!(world.ok(allow("/d")), Reply::Done);
     assert!(world.status("/d").unwrap().snapshottable);
@@ -84,6 +86,8 @@ fn names_of_snapshots_are_checked_and_default_to_the_time() {
     assert_eq!(world.code(rename("/d", "none", "t")), Code::Snapshot);
     assert_eq!(world.code(rename("/d", "s", "s19700101-000000.000")), Code::Snapshot);
     assert_eq!(world.ok(rename("/d", "s", "s")), Reply::Done);
+    // As in HDFS, which does not look.
+    assert_eq!(world.ok(rename("/d", "none", "none")), Reply::Done);
     world.ok(rename("/d", "s", "t"));
     assert_eq!(names(&world, "/d/.snapshot"), ["s19700101-000000.000", "t"]);
     assert_eq!(world.code(remove("/d", "s")), Code::Snapshot);

@@ -84,7 +84,9 @@ impl Told<'_> {
             Event::Folder(path) if self.args.files && self.args.json => {
                 line(out, &json!({ "folder": path }))
             }
-            Event::Folder(path) if self.args.files => out.line(format_args!("{path}/")),
+            Event::Folder(path) if self.args.files => {
+                out.line(format_args!("{}/", path.trim_end_matches('/')))
+            }
             Event::Folder(_) => Ok(()),
             Event::File(file) => {
                 self.file_told = self.args.files || trouble(&file).is_some();

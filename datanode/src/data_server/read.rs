@@ -1,9 +1,12 @@
 //! Op 81: sends a range of a replica, whole chunks with their checksums, then learns how the client liked it.
 //!
-//! While one packet is on the wire the next is read from disk; two buffers go round. Nothing is verified here: the
-//! checksums travel with the bytes, and the client verifies. A client that tells of a checksum failure makes this
+//! While one batch of packets is on the wire the next is read from disk; two buffers go round. A batch is read at once
+//! and written at once, whatever packets the client takes: for small ones that is most of what they cost. Nothing is
+//! verified here: the checksums travel with the bytes, and the client verifies. A client that tells of a checksum failure makes this
 //! DataNode check its replica. Never sent: bytes beyond the visible length.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +28,8 @@ use crate::store::{ReplicaReader, Store};
 
 /// Data bytes of a packet for clients that are not our own.
 const PACKET_BYTES_FOREIGN: u64 = 64 << 10;
+/// Data bytes that are read and written at once.
+const BATCH_BYTES: u64 = 512 << 10;
 /// Our own clients' names begin with this.
 const NATIVE_CLIENT: &str = "granary";
 /// How often a read that waits for bytes looks whether they are visible.
@@ -40,6 +45,8 @@ struct Plan {
     start: u64,
     end: u64,
     packet_bytes: u64,
+    /// Data bytes of a batch: whole packets.
+    batch_bytes: u64,
     /// What the client gets: as stored, or none.
     checksum: Checksum,
 }
@@ -98,7 +105,7 @@ async fn wait_until_visible(server: &DataServer, request: &OpReadBlockProto) {
 async fn open(
     store: &Arc<Store>,
     request: &OpReadBlockProto,
-) -> Result<(DiskPool, Arc<ReplicaReader>, Plan, SealedPacket)> {
+) -> Result<(DiskPool, Arc<ReplicaReader>, Plan, Batch)> {
     let header = &request.header;
     let (block, stamp) = block_of(store, &header.base_header.block)?;
     let native = header.client_name.starts_with(NATIVE_CLIENT);
@@ -117,12 +124,12 @@ async fn open(
             }
             if native {
                 let bytes = limits::PACKET_BYTES_NATIVE.into();
-                plan.packet_bytes = whole_chunks(bytes, reader.chunk());
+                plan = plan.with_packets(whole_chunks(bytes, reader.chunk()));
             }
             if plan.end - plan.start >= SEQUENTIAL_BYTES {
                 reader.advise_sequential(plan.start, plan.end - plan.start);
             }
-            let first = packet(&reader, plan, 0, BytesMut::new())?;
+            let first = batch(&reader, plan, 0, BytesMut::new())?;
             Ok((Arc::new(reader), plan, first))
         })
         .await?;
@@ -138,12 +145,21 @@ fn plan(visible: u64, stored: Checksum, offset: u64, length: u64) -> Result<Plan
         )
     })?;
     let chunk = stored.chunk_bytes() as u64;
-    Ok(Plan {
+    let plan = Plan {
         start: offset - offset % chunk,
         end: end.next_multiple_of(chunk).min(visible),
-        packet_bytes: whole_chunks(PACKET_BYTES_FOREIGN, chunk),
+        packet_bytes: 0,
+        batch_bytes: 0,
         checksum: stored,
-    })
+    };
+    Ok(plan.with_packets(whole_chunks(PACKET_BYTES_FOREIGN, chunk)))
+}
+
+impl Plan {
+    fn with_packets(self, packet_bytes: u64) -> Self {
+        let batch_bytes = whole_chunks(BATCH_BYTES.max(packet_bytes), packet_bytes);
+        Self { packet_bytes, batch_bytes, ..self }
+    }
 }
 
 /// The bound of a packet's data, in whole chunks.
@@ -160,29 +176,92 @@ fn reply(plan: &Plan) -> proto::hadoop::hdfs::BlockOpResponseProto {
     reply
 }
 
-/// Reads packet number `seqno` into `buffer`. Blocks.
-fn packet(
-    reader: &ReplicaReader,
-    plan: Plan,
-    seqno: u64,
-    mut buffer: BytesMut,
-) -> Result<SealedPacket> {
-    let offset = (plan.start + seqno * plan.packet_bytes).min(plan.end);
-    let bytes = (plan.end - offset).min(plan.packet_bytes);
-    buffer.resize(usize::try_from(bytes).expect("a packet is at most 1 MiB"), 0);
+/// Packets that are written together, and the memory of their data.
+struct Batch {
+    packets: Vec<SealedPacket>,
+    data: Bytes,
+}
+
+impl Batch {
+    /// Everything to be written, behind `before` and before `end`.
+    fn frames(&self, before: Bytes, end: Option<SealedPacket>) -> Frames {
+        let mut parts = VecDeque::with_capacity(2 * self.packets.len() + 2);
+        let packets = self.packets.iter().flat_map(|p| [p.head.clone(), p.data.clone()]);
+        parts.extend([before].into_iter().chain(packets).chain(end.map(|end| end.head)));
+        parts.retain(|part| !part.is_empty());
+        Frames { parts }
+    }
+
+    /// The memory, to be used again: nobody else holds it once all was sent.
+    fn into_spare(self) -> BytesMut {
+        drop(self.packets);
+        self.data.try_into_mut().unwrap_or_default()
+    }
+}
+
+/// Bytes in parts, handed to the kernel together.
+struct Frames {
+    parts: VecDeque<Bytes>,
+}
+
+impl Buf for Frames {
+    fn remaining(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.parts.front().map_or(&[], |part| part)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.parts.front_mut().filter(|_| count > 0) {
+            let taken = count.min(front.len());
+            front.advance(taken);
+            count -= taken;
+            if front.is_empty() {
+                self.parts.pop_front();
+            }
+        }
+        assert!(count == 0, "no more is taken than there is");
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.len().min(self.parts.len());
+        for (slice, part) in slices.iter_mut().zip(&self.parts) {
+            *slice = IoSlice::new(part);
+        }
+        filled
+    }
+}
+
+/// Reads batch number `number` into `buffer`. Blocks.
+fn batch(reader: &ReplicaReader, plan: Plan, number: u64, mut buffer: BytesMut) -> Result<Batch> {
+    let start = (plan.start + number * plan.batch_bytes).min(plan.end);
+    let bytes = (plan.end - start).min(plan.batch_bytes);
+    buffer.resize(usize::try_from(bytes).expect("a batch is at most 1 MiB"), 0);
     let mut sums = Vec::new();
-    reader.read(offset, &mut buffer, &mut sums)?;
+    reader.read(start, &mut buffer, &mut sums)?;
     if plan.checksum.kind() == ChecksumKind::Null {
         sums.clear();
     }
-    let header = PacketHeader {
-        offset_in_block: offset,
-        seqno: i64::try_from(seqno).expect("a block has under 2^63 packets"),
-        last: false,
-        data_len: 0,
-        sync: false,
+    let data = buffer.freeze();
+    let packet_bytes = usize::try_from(plan.packet_bytes).expect("a packet is at most 1 MiB");
+    let sum_bytes = plan.checksum.sum_bytes(packet_bytes);
+    let first = number * (plan.batch_bytes / plan.packet_bytes);
+    let packet = |at: usize| {
+        let part = at * packet_bytes..data.len().min((at + 1) * packet_bytes);
+        let sums = &sums[(at * sum_bytes).min(sums.len())..((at + 1) * sum_bytes).min(sums.len())];
+        let header = PacketHeader {
+            offset_in_block: start + part.start as u64,
+            seqno: i64::try_from(first + at as u64).expect("a block has under 2^63 packets"),
+            last: false,
+            data_len: 0,
+            sync: false,
+        };
+        SealedPacket::with_sums(header, sums, data.slice(part))
     };
-    Ok(SealedPacket::with_sums(header, &sums, buffer.freeze()))
+    let packets = (0..data.len().div_ceil(packet_bytes)).map(packet).collect();
+    Ok(Batch { packets, data })
 }
 
 /// The empty packet that ends the block.
@@ -199,48 +278,32 @@ async fn send<R, W: AsyncWrite + Unpin>(
     reader: &Arc<ReplicaReader>,
     plan: Plan,
     mut before: Bytes,
-    first: SealedPacket,
+    first: Batch,
 ) -> Result<()> {
-    let count = (plan.end - plan.start).div_ceil(plan.packet_bytes);
+    let batches = (plan.end - plan.start).div_ceil(plan.batch_bytes).max(1);
+    let packets = (plan.end - plan.start).div_ceil(plan.packet_bytes);
     let mut current = first;
     let mut spare = BytesMut::new();
-    for seqno in 1..=count.max(1) {
-        let is_last = seqno >= count;
+    for number in 1..=batches {
+        let is_last = number == batches;
         let next = async {
             if is_last {
                 return Ok(None);
             }
             let (reader, buffer) = (reader.clone(), std::mem::take(&mut spare));
-            pool.run(move || packet(&reader, plan, seqno, buffer)).await.map(Some)
+            pool.run(move || batch(&reader, plan, number, buffer)).await.map(Some)
         };
-        let end = is_last.then(|| last_packet(plan, i64::try_from(count).unwrap_or(i64::MAX)));
-        let head = std::mem::take(&mut before);
-        let out = frames(head, (count > 0).then_some(&current), end.as_ref());
-        let sent = within(server.limits.stall_ms, "send a packet", async {
-            let mut out = out;
-            wire.writer.write_all_buf(&mut out).await.map_err(|e| Error::io("send", &e))
+        let end = is_last.then(|| last_packet(plan, i64::try_from(packets).unwrap_or(i64::MAX)));
+        let mut frames = current.frames(std::mem::take(&mut before), end);
+        let sent = within(server.limits.stall_ms, "send packets", async {
+            wire.writer.write_all_buf(&mut frames).await.map_err(|e| Error::io("send", &e))
         });
         let (next, sent) = tokio::join!(next, sent);
         sent?;
         let Some(next) = next? else { break };
-        let done = std::mem::replace(&mut current, next);
-        // Nobody else holds it once it is sent: its memory goes round.
-        spare = done.data.try_into_mut().unwrap_or_default();
+        spare = std::mem::replace(&mut current, next).into_spare();
     }
     Ok(())
-}
-
-/// One or two packets behind some bytes, to be written together.
-fn frames(
-    before: Bytes,
-    packet: Option<&SealedPacket>,
-    end: Option<&SealedPacket>,
-) -> impl Buf + use<> {
-    let part = |packet: Option<&SealedPacket>| {
-        packet.map_or((Bytes::new(), Bytes::new()), |p| (p.head.clone(), p.data.clone()))
-    };
-    let ((head, data), (end, _)) = (part(packet), part(end));
-    before.chain(head).chain(data).chain(end)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ async fn random_calls_get_the_answers_that_hdfs_gives() {
     let replayed = std::env::var("GRANARY_TEST_SEED").ok();
     let sequences = match (&replayed, tools.extent) {
         (Some(_), _) => "1",
-        (None, Extent::Short) => "100",
+        (None, Extent::Short) => "60",
         (None, Extent::All) => "5000",
     };
     let local = tempfile::tempdir().expect("folder");

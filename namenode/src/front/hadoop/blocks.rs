@@ -6,7 +6,7 @@
 use ipc::exceptions;
 use proto::granary::{self, FileKind};
 use proto::hadoop::hdfs::*;
-use proto::{Code, InodeId};
+use proto::{BlockId, Code, Error, InodeId};
 
 use super::Asked;
 use super::convert::{self, file_status, located_block, located_blocks};
@@ -211,7 +211,9 @@ pub async fn update_block_for_pipeline(
         block: Some(block_of(&asked, &request.block)?),
         holder: request.client_name,
     };
-    let block = asked.node.update_block_for_pipeline(message, asked.peer()).await?;
+    let id = BlockId(request.block.block_id);
+    let stamped = asked.node.update_block_for_pipeline(message, asked.peer()).await;
+    let block = stamped.map_err(|error| no_such_block(&asked, id, error))?;
     Ok(UpdateBlockForPipelineResponseProto { block: located_block(&asked.node.pool_id, &block) })
 }
 
@@ -226,8 +228,17 @@ pub async fn update_pipeline(
         new_block: Some(block_of(&asked, &request.new_block)?),
         datanodes: request.new_nodes.into_iter().map(|node| node.datanode_uuid).collect(),
     };
-    asked.node.update_pipeline(message, asked.peer()).await?;
+    let id = BlockId(request.old_block.block_id);
+    let updated = asked.node.update_pipeline(message, asked.peer()).await;
+    updated.map_err(|error| no_such_block(&asked, id, error))?;
     Ok(UpdatePipelineResponseProto {})
+}
+
+/// A block that is gone is no question of leases to HDFS.
+fn no_such_block(asked: &Asked, id: BlockId, error: Error) -> Failure {
+    let gone = asked.node.log.read(|state| state.block(id).is_none());
+    let failure = Failure::from(error);
+    if gone { failure.with_class(Code::LeaseExpired, exceptions::IO) } else { failure }
 }
 
 pub async fn fsync(asked: Asked, request: FsyncRequestProto) -> Answered<FsyncResponseProto> {

@@ -257,6 +257,10 @@ async fn who_does_not_hold_the_lease_is_told_so() {
     assert_eq!(world.refused("fsync", &request).await, "LeaseExpiredException");
     let request = UpdateBlockForPipelineRequestProto { block: block.clone(), client_name: wrong() };
     assert_eq!(world.refused("updateBlockForPipeline", &request).await, "LeaseExpiredException");
+    // A block that is gone is no question of leases.
+    let gone = ExtendedBlockProto { block_id: 1 << 40, ..block.clone() };
+    let request = UpdateBlockForPipelineRequestProto { block: gone, client_name: wrong() };
+    assert_eq!(world.refused("updateBlockForPipeline", &request).await, "IOException");
     let request = AbandonBlockRequestProto {
         b: block.clone(),
         src: "/f".into(),

@@ -1,9 +1,11 @@
 //! Compiles the wire contracts with protox, so that no `protoc` is needed on the machine.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Asked when it runs: a target folder may be shared by two checkouts.
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let root = root.as_path();
     for folder in ["granary", "hadoop"] {
         println!("cargo::rerun-if-changed={}", root.join(folder).display());
     }

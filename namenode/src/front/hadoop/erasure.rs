@@ -3,24 +3,14 @@
 
 use ipc::exceptions;
 use proto::Code;
+use proto::erasure::{POLICIES, Policy};
 use proto::hadoop::hdfs::*;
 
 use super::Asked;
 use super::errors::{Answered, Failure};
 use super::namespace::status_of;
 
-/// Bytes of a cell of every built-in policy.
-const CELL_BYTES: u32 = 1 << 20;
 const NO_POLICY: &str = "org.apache.hadoop.hdfs.protocol.NoECPolicySetException";
-
-/// (number, name, codec, data units, parity units) of the built-in policies.
-const POLICIES: [(u32, &str, &str, u32, u32); 5] = [
-    (1, "RS-6-3-1024k", "rs", 6, 3),
-    (2, "RS-3-2-1024k", "rs", 3, 2),
-    (3, "RS-LEGACY-6-3-1024k", "rs-legacy", 6, 3),
-    (4, "XOR-2-1-1024k", "xor", 2, 1),
-    (5, "RS-10-4-1024k", "rs", 10, 4),
-];
 
 /// A policy that the call needs is not enabled.
 pub fn not_enabled(name: &str) -> Failure {
@@ -31,7 +21,7 @@ pub fn not_enabled(name: &str) -> Failure {
 }
 
 fn known(name: &str) -> Answered<()> {
-    if POLICIES.iter().any(|policy| policy.1 == name) {
+    if POLICIES.iter().any(|policy| policy.name == name) {
         return Ok(());
     }
     let message = format!("The policy name {name} does not exist");
@@ -51,19 +41,17 @@ pub fn get_policies(
     _: GetErasureCodingPoliciesRequestProto,
 ) -> Answered<GetErasureCodingPoliciesResponseProto> {
     asked.enter()?;
-    let policy = |&(id, name, codec, data_units, parity_units): &(u32, &str, &str, u32, u32)| {
-        ErasureCodingPolicyProto {
-            name: Some(name.to_owned()),
-            schema: Some(EcSchemaProto {
-                codec_name: codec.to_owned(),
-                data_units,
-                parity_units,
-                options: Vec::new(),
-            }),
-            cell_size: Some(CELL_BYTES),
-            id,
-            state: Some(ErasureCodingPolicyState::Disabled as i32),
-        }
+    let policy = |policy: &Policy| ErasureCodingPolicyProto {
+        name: Some(policy.name.to_owned()),
+        schema: Some(EcSchemaProto {
+            codec_name: policy.codec.name().to_owned(),
+            data_units: policy.data_units.into(),
+            parity_units: policy.parity_units.into(),
+            options: Vec::new(),
+        }),
+        cell_size: Some(policy.cell_bytes),
+        id: policy.id.into(),
+        state: Some(ErasureCodingPolicyState::Disabled as i32),
     };
     let ec_policies = POLICIES.iter().map(policy).collect();
     Ok(GetErasureCodingPoliciesResponseProto { ec_policies })
@@ -91,7 +79,7 @@ pub fn set_policy(
 ) -> Answered<SetErasureCodingPolicyResponseProto> {
     existing(asked, &request.src)?;
     // Without a name the default one is meant.
-    Err(not_enabled(request.ec_policy_name.as_deref().unwrap_or(POLICIES[0].1)))
+    Err(not_enabled(request.ec_policy_name.as_deref().unwrap_or(POLICIES[0].name)))
 }
 
 pub fn unset_policy(

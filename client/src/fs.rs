@@ -408,6 +408,7 @@ impl Fs {
             replication: or(options.replication, config.replication),
             block_bytes,
             unmasked: options.unmasked.or(options.mode.is_none().then_some(0o666)),
+            erasure_policy: None,
         };
         let reply = self
             .namenode()

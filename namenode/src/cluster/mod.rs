@@ -457,6 +457,7 @@ impl Cluster {
             new_generation_stamp: new_stamp.0,
             replicas: self.addresses(&nodes),
             new_length,
+            ..Default::default()
         };
         let outbox = &mut self.outboxes[usize::from(leader.0)];
         if outbox.recover.len() < OUTBOX_MAX {

@@ -66,7 +66,7 @@ impl Node {
             cluster.start_pipeline(block.id, &targets, block_bytes);
             cluster.addresses(&targets)
         });
-        Ok(LocatedBlock { block: Some(block.into()), offset, locations, corrupt: false })
+        Ok(LocatedBlock { block: Some(block.into()), offset, locations, ..Default::default() })
     }
 
     pub(super) async fn abandon_block(
@@ -110,7 +110,7 @@ impl Node {
         })?;
         let all: Vec<NodeIndex> = existing.into_iter().chain(added).collect();
         let locations = self.volatile.cluster(|cluster, _| cluster.addresses(&all));
-        Ok(LocatedBlock { block: Some(block), offset: 0, locations, corrupt: false })
+        Ok(LocatedBlock { block: Some(block), locations, ..Default::default() })
     }
 
     pub(super) async fn update_block_for_pipeline(

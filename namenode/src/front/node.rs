@@ -93,6 +93,7 @@ impl Node {
             offset,
             locations,
             corrupt,
+            ..Default::default()
         }
     }
 

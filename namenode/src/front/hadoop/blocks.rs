@@ -53,6 +53,7 @@ pub async fn create(asked: Asked, request: CreateRequestProto) -> Answered<Creat
         create_parents: request.create_parent,
         replication: request.replication,
         block_bytes: request.block_size,
+        erasure_policy: None,
     };
     let reply = asked.node.create(message, asked.peer()).await?;
     Ok(CreateResponseProto { fs: reply.status.map(|status| file_status(&status, "")) })

@@ -144,7 +144,7 @@ pub async fn recover(
         close_file: true,
         delete_block: choice == Choice::Empty,
         datanodes: holders,
-        units: Vec::new(),
+        units: Default::default(),
     };
     commit(namenode, outcome).await?;
     Ok((choice != Choice::Empty).then_some(length))

@@ -180,7 +180,7 @@ async fn a_silent_writers_file_is_recovered_and_an_old_outcome_is_refused() {
         close_file: true,
         delete_block: false,
         datanodes: vec!["dn1".into()],
-        units: Vec::new(),
+        units: Default::default(),
     };
     let old = outcome(block.generation_stamp);
     assert!(world.datanodes().commit_block_synchronization(old).await.is_err());

@@ -153,7 +153,7 @@ impl State {
         let offset = self.status().length;
         let id = self.mint();
         let block = Some(Block { id, generation_stamp: self.mint(), length: 0 });
-        let located = LocatedBlock { block, offset, locations, corrupt: false };
+        let located = LocatedBlock { block, offset, locations, ..Default::default() };
         self.blocks.push(located.clone());
         Ok(located)
     }

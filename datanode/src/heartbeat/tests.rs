@@ -241,6 +241,7 @@ async fn replicas_are_copied_and_recovered_at_the_namenodes_command() {
         new_generation_stamp: 1002,
         replicas: vec![address(&first), address(&second)],
         new_length: None,
+        ..Default::default()
     }];
     namenode.command(0, DatanodeCommands { recover, ..Default::default() }).await;
     wait_until("it is told", || !namenode.seen.lock().unwrap().outcomes.is_empty()).await;

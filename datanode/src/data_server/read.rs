@@ -2,8 +2,12 @@
 //!
 //! While one batch of packets is on the wire the next is read from disk; two buffers go round. A batch is read at once
 //! and written at once, whatever packets the client takes: for small ones that is most of what they cost. Nothing is
-//! verified here: the checksums travel with the bytes, and the client verifies. A client that tells of a checksum failure makes this
-//! DataNode check its replica. Never sent: bytes beyond the visible length.
+//! verified before it is sent: the checksums travel with the bytes, and the client verifies.
+//!
+//! A client that tells of a checksum failure makes this DataNode check its replica. One that goes without a word
+//! may have met damage too: HDFS's client hangs up at a wrong checksum, and tells the NameNode only if another replica
+//! was good. So what it may have seen last is checked then: at most [`SUSPECT_BYTES`], and never more than was sent.
+//! Never sent: bytes beyond the visible length.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -36,6 +40,9 @@ const NATIVE_CLIENT: &str = "granary";
 const VISIBLE_POLL: Duration = Duration::from_millis(5);
 /// Bytes of the client's last word.
 const STATUS_BYTES_MAX: usize = 64;
+/// Bytes before the end of what was sent that a client who hung up may have looked at last: more than the socket buffers
+/// of both sides and the client's own hold.
+const SUSPECT_BYTES: u64 = 32 << 20;
 /// Ranges from this on are announced to the kernel as sequential.
 const SEQUENTIAL_BYTES: u64 = 1 << 20;
 
@@ -71,22 +78,36 @@ where
         }
     };
     let reply = op::encode_delimited(&reply(&plan));
-    send(server, wire, &pool, &reader, plan, reply, first).await?;
-    server.counters.read_bytes.fetch_add(plan.end - plan.start, Ordering::Relaxed);
-    let idle_ms = server.limits.stall_ms;
-    let status = within(idle_ms, "the client's read status", async {
+    let mut sent = plan.start;
+    let sending = send(server, wire, (&pool, &reader), plan, (reply, first), &mut sent).await;
+    server.counters.read_bytes.fetch_add(sent - plan.start, Ordering::Relaxed);
+    let status = match sending {
+        Ok(()) => end(server, wire).await.ok(),
+        Err(_) => None,
+    };
+    let suspect = match status {
+        Some(StatusProto::Success | StatusProto::ChecksumOk) => return Ok(After::KeepOpen),
+        Some(StatusProto::ErrorChecksum) => 0..reader.length(),
+        // It may also have what it wants.
+        _ => plan.start.max(sent.saturating_sub(SUSPECT_BYTES))..sent,
+    };
+    // Damage is reported by the check itself.
+    drop(pool.run(move || reader.verify_range(suspect)).await);
+    sending.map(|()| if status.is_some() { After::KeepOpen } else { After::Close })
+}
+
+/// The client's last word, which may not come.
+async fn end<R, W>(server: &DataServer, wire: &mut Wire<R, W>) -> Result<StatusProto>
+where
+    R: AsyncRead + Unpin + Send,
+{
+    let status = within(server.limits.stall_ms, "the client's read status", async {
         op::read_delimited(&mut wire.reader, STATUS_BYTES_MAX).await
     })
-    .await;
-    // A client may close instead: it has what it wants.
-    let Ok(status) = status else { return Ok(After::Close) };
+    .await?;
     let status = ClientReadStatusProto::decode(status)
         .map_err(|e| Error::new(Code::Incompatible, format!("bad read status: {e}")))?;
-    if status.status == StatusProto::ErrorChecksum as i32 {
-        // Damage is reported by the check itself.
-        drop(pool.run(move || reader.verify()).await);
-    }
-    Ok(After::KeepOpen)
+    Ok(status.status())
 }
 
 /// Waits a moment for bytes whose acknowledgement is on its way: a DataNode further down the pipeline counts a byte as
@@ -271,14 +292,14 @@ fn last_packet(plan: Plan, seqno: i64) -> SealedPacket {
     SealedPacket::with_sums(header, &[], Bytes::new())
 }
 
+/// Sends what is planned. `sent` follows: up to there bytes may be on their way.
 async fn send<R, W: AsyncWrite + Unpin>(
     server: &DataServer,
     wire: &mut Wire<R, W>,
-    pool: &DiskPool,
-    reader: &Arc<ReplicaReader>,
+    (pool, reader): (&DiskPool, &Arc<ReplicaReader>),
     plan: Plan,
-    mut before: Bytes,
-    first: Batch,
+    (mut before, first): (Bytes, Batch),
+    sent: &mut u64,
 ) -> Result<()> {
     let batches = (plan.end - plan.start).div_ceil(plan.batch_bytes).max(1);
     let packets = (plan.end - plan.start).div_ceil(plan.packet_bytes);
@@ -295,11 +316,12 @@ async fn send<R, W: AsyncWrite + Unpin>(
         };
         let end = is_last.then(|| last_packet(plan, i64::try_from(packets).unwrap_or(i64::MAX)));
         let mut frames = current.frames(std::mem::take(&mut before), end);
-        let sent = within(server.limits.stall_ms, "send packets", async {
+        *sent += current.data.len() as u64;
+        let written = within(server.limits.stall_ms, "send packets", async {
             wire.writer.write_all_buf(&mut frames).await.map_err(|e| Error::io("send", &e))
         });
-        let (next, sent) = tokio::join!(next, sent);
-        sent?;
+        let (next, written) = tokio::join!(next, written);
+        written?;
         let Some(next) = next? else { break };
         spare = std::mem::replace(&mut current, next).into_spare();
     }

@@ -1,5 +1,6 @@
 //! Whole DataNodes over real sockets: alone, and in chains of three.
 
+mod damage;
 mod hadoop;
 mod reuse;
 

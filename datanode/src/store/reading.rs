@@ -19,6 +19,8 @@ use crate::volume::Volume;
 
 /// How often files are opened again because the replica changed.
 const TRIES_MAX: u32 = 8;
+/// About so many bytes of a range are checked at once.
+const VERIFY_BYTES: u64 = 1 << 20;
 
 /// A replica opened for reading.
 pub struct ReplicaReader {
@@ -255,6 +257,31 @@ impl ReplicaReader {
             assert_eq!(end, self.length, "a partial chunk is the replica's last");
             let sum = self.tail_sum.expect("it was read when the files were opened");
             sums[stored..].copy_from_slice(&sum.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// Checks the chunks of a range of a finished replica, and reports it if they are damaged.
+    pub fn verify_range(&self, range: std::ops::Range<u64>) -> Result<()> {
+        if !self.is_finalized() {
+            return Ok(());
+        }
+        let chunk = self.chunk();
+        let step = VERIFY_BYTES.next_multiple_of(chunk);
+        let end = range.end.next_multiple_of(chunk).min(self.length);
+        let mut at = range.start - range.start % chunk;
+        let (mut data, mut sums) = (Vec::new(), Vec::new());
+        while at < end {
+            let count = step.min(end - at);
+            data.resize(usize::try_from(count).expect("at most 2 MiB"), 0);
+            sums.clear();
+            self.read(at, &mut data, &mut sums)?;
+            self.checksum.verify(&data, &sums).map_err(|mismatch| {
+                let error = mismatch.into_error(self.block, at);
+                self.store.report_corrupt(self.block, &self.slot, &error);
+                error
+            })?;
+            at += count;
         }
         Ok(())
     }

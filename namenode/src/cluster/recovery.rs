@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use proto::granary::{Block, RecoverBlock};
 use proto::{BlockId, GenerationStamp, InodeId};
 
-use super::datanodes::NodeIndex;
+use super::datanodes::{Liveness, NodeIndex};
+use super::outbox::OUTBOX_MAX;
+use super::replicas::BlockTruth;
+use super::{Cluster, Effect};
 
 #[derive(Clone, Debug)]
 struct Recovery {
@@ -73,6 +77,39 @@ impl Recoveries {
     /// The recovery is over, or its block is gone.
     pub fn end(&mut self, id: BlockId) {
         self.by_block.remove(&id.0);
+    }
+}
+
+impl Cluster {
+    /// Has a replica's holder lead the recovery of a block to a new stamp. False: no live node has a replica.
+    pub fn begin_recovery(
+        &mut self,
+        now_ms: u64,
+        (id, inode): (BlockId, InodeId),
+        truth: &BlockTruth,
+        new_stamp: GenerationStamp,
+        new_length: Option<u64>,
+    ) -> bool {
+        let mut nodes = self.replicas.locations(id, truth).nodes;
+        nodes.retain(|&node| self.datanodes.get(node).liveness != Liveness::Dead);
+        let Some(leader) = self.recoveries.begin(now_ms, (id, inode), new_stamp, &nodes) else {
+            return false;
+        };
+        nodes.retain(|&node| node != leader);
+        nodes.insert(0, leader);
+        let command = RecoverBlock {
+            block: Some(Block { id: id.0, generation_stamp: truth.stamp.0, length: truth.length }),
+            new_generation_stamp: new_stamp.0,
+            replicas: self.addresses(&nodes),
+            new_length,
+            ..Default::default()
+        };
+        let outbox = &mut self.outboxes[usize::from(leader.0)];
+        if outbox.recover.len() < OUTBOX_MAX {
+            outbox.recover.push_back(command);
+            self.effects.push(Effect::Wake(leader));
+        }
+        true
     }
 }
 

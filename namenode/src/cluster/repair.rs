@@ -12,9 +12,10 @@ use proto::BlockId;
 use proto::granary::{Block, TransferBlock};
 
 use super::datanodes::{Liveness, NodeIndex};
+use super::outbox::OUTBOX_MAX;
 use super::placement::Wanted;
 use super::replicas::BlockTruth;
-use super::{Cluster, Effect, OUTBOX_MAX, Truth};
+use super::{Cluster, Effect, Truth};
 
 /// Blocks that are looked after at once.
 const PENDING_MAX: usize = 10_000;

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
-use proto::granary::VolumeStatus;
+use proto::granary::{DatanodeAddress, DatanodeCommands, ReplicaState, VolumeStatus};
+use proto::{Code, GenerationStamp, InodeId};
 
+use super::replicas::Reported;
 use super::*;
 
 const ROOM: u64 = 1 << 30;

@@ -1,5 +1,8 @@
 //! Which DataNodes hold which block, in eight bytes per block, with every count kept as it changes.
 //!
+//! `entries` has the pages and what is in them, `judge` what one reported replica is, `walks` goes through the map in
+//! slices.
+//!
 //! Blocks lie in pages by id. An entry names up to three holders inline; more spill into a side map. A holder without
 //! a record in `odd` is *good*: finalized, with the stamp and length that the namespace has. Whatever deviates (stale,
 //! corrupt, being written, or of a block that is itself being written) has its own record there. The namespace's view
@@ -10,6 +13,10 @@
 //!
 //! Does not know whether a node lives (its replicas are swept out when it dies), nor does it decide what to copy.
 
+mod entries;
+mod judge;
+mod walks;
+
 use std::collections::{BTreeMap, HashMap};
 
 use proto::granary::ReplicaState;
@@ -17,20 +24,8 @@ use proto::{BlockId, GenerationStamp};
 
 pub use super::block::{BlockTruth, Locations, Reported, Totals, Verdict};
 use super::datanodes::NodeIndex;
-
-const PAGE_BLOCKS: u64 = 4_096;
-const NONE: u16 = u16::MAX;
-/// An entry's expected replication beyond this stands in a side map.
-const WIDE: u8 = u8::MAX;
-
-const EXISTS: u8 = 1;
-const COMPLETE: u8 = 2;
-const SPILLED: u8 = 4;
-const ODD: u8 = 8;
-const UNDER: u8 = 16;
-const MISSING: u8 = 32;
-const CORRUPT: u8 = 64;
-const SAFE: u8 = 128;
+use entries::*;
+use judge::judge;
 
 /// Why a holder's replica is not simply good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +40,6 @@ enum OddState {
     Finalized,
     BeingWritten,
     Corrupt,
-}
-
-#[derive(Clone, Copy)]
-struct Entry {
-    nodes: [u16; 3],
-    expected: u8,
-    flags: u8,
-}
-
-const EMPTY: Entry = Entry { nodes: [NONE; 3], expected: 0, flags: 0 };
-const _: () = assert!(size_of::<Entry>() == 8, "the map costs eight bytes per block");
-
-struct Page {
-    entries: [Entry; PAGE_BLOCKS as usize],
-    blocks: u32,
 }
 
 /// The map of blocks to their holders.
@@ -357,65 +337,6 @@ impl Replicas {
         self.holders(id).into_iter().map(NodeIndex).collect()
     }
 
-    /// Drops the replicas of a node in blocks with `from <= id < end`, unless `keep` says otherwise.
-    pub fn drop_range(
-        &mut self,
-        node: NodeIndex,
-        from: u64,
-        end: u64,
-        keep: impl Fn(BlockId) -> bool,
-    ) {
-        if from >= end || self.held_by(node) == 0 {
-            return;
-        }
-        let mut gone = Vec::new();
-        for (&number, page) in self.pages.range(from / PAGE_BLOCKS..=(end - 1) / PAGE_BLOCKS) {
-            let base = number * PAGE_BLOCKS;
-            let first = from.saturating_sub(base).min(PAGE_BLOCKS);
-            let last = (end - base).min(PAGE_BLOCKS);
-            gone.extend((first..last).map(|slot| BlockId(base + slot)).filter(|&id| {
-                self.holds(&page.entries[(id.0 - base) as usize], id, node) && !keep(id)
-            }));
-        }
-        for id in gone {
-            self.drop_replica(node, id);
-        }
-    }
-
-    /// Goes on with dropping all replicas of a node: up to `pages_max` pages from page `cursor` on. Returns where to
-    /// go on, or `None` when it is through.
-    pub fn sweep(&mut self, node: NodeIndex, cursor: u64, pages_max: usize) -> Option<u64> {
-        if self.held_by(node) == 0 {
-            return None;
-        }
-        let numbers: Vec<u64> =
-            self.pages.range(cursor..).map(|(&number, _)| number).take(pages_max).collect();
-        let last = *numbers.last()?;
-        for number in numbers {
-            self.drop_range(node, number * PAGE_BLOCKS, (number + 1) * PAGE_BLOCKS, |_| false);
-        }
-        Some(last + 1)
-    }
-
-    /// Up to `limit` under-replicated blocks in up to `pages_max` pages from page `cursor` on, and where to go on
-    /// (`None`: from the start).
-    pub fn under_replicated(
-        &self,
-        cursor: u64,
-        pages_max: usize,
-        limit: usize,
-    ) -> (Vec<BlockId>, Option<u64>) {
-        let mut found = Vec::new();
-        for (step, (&number, page)) in self.pages.range(cursor..).enumerate() {
-            if step == pages_max || found.len() >= limit {
-                return (found, Some(number));
-            }
-            let hits = page.entries.iter().enumerate().filter(|(_, e)| e.flags & UNDER != 0);
-            found.extend(hits.map(|(slot, _)| BlockId(number * PAGE_BLOCKS + slot as u64)));
-        }
-        (found, None)
-    }
-
     /// Under construction to complete: whatever fits the final stamp and length is good from now on.
     fn commit(&mut self, id: BlockId, truth: &BlockTruth) {
         self.pipelines.remove(&id.0);
@@ -485,161 +406,6 @@ impl Replicas {
         if flags != entry.flags {
             self.store(id, Entry { flags, ..entry });
         }
-    }
-
-    fn count(&mut self, before: u8, after: u8) {
-        let step = |bit: u8, total: &mut u64| match (before & bit != 0, after & bit != 0) {
-            (false, true) => *total += 1,
-            (true, false) => *total -= 1,
-            _ => {}
-        };
-        step(COMPLETE, &mut self.totals.complete);
-        step(SAFE, &mut self.totals.safe);
-        step(UNDER, &mut self.totals.under_replicated);
-        step(MISSING, &mut self.totals.missing);
-        step(CORRUPT, &mut self.totals.corrupt);
-    }
-
-    /// An expected replication as an entry holds it; a wide one stands in the side map.
-    fn narrow(&mut self, id: BlockId, replication: u32) -> u8 {
-        let expected = u8::try_from(replication).unwrap_or(WIDE);
-        if expected == WIDE {
-            self.wide.insert(id.0, replication);
-        } else if !self.wide.is_empty() {
-            self.wide.remove(&id.0);
-        }
-        expected
-    }
-
-    fn expected(&self, id: BlockId, entry: Entry) -> usize {
-        match entry.expected {
-            WIDE => self.wide.get(&id.0).map_or(usize::from(WIDE), |&wide| wide as usize),
-            narrow => usize::from(narrow),
-        }
-    }
-
-    fn entry(&self, id: BlockId) -> Entry {
-        let page = self.pages.get(&(id.0 / PAGE_BLOCKS));
-        page.map_or(EMPTY, |page| page.entries[(id.0 % PAGE_BLOCKS) as usize])
-    }
-
-    /// Writes an entry, counting what its flags changed; pages come and go with their blocks.
-    fn store(&mut self, id: BlockId, entry: Entry) {
-        let number = id.0 / PAGE_BLOCKS;
-        let page = self.pages.entry(number).or_insert_with(|| {
-            Box::new(Page { entries: [EMPTY; PAGE_BLOCKS as usize], blocks: 0 })
-        });
-        let slot = &mut page.entries[(id.0 % PAGE_BLOCKS) as usize];
-        let before = slot.flags;
-        *slot = entry;
-        match (before & EXISTS != 0, entry.flags & EXISTS != 0) {
-            (false, true) => page.blocks += 1,
-            (true, false) => page.blocks -= 1,
-            _ => {}
-        }
-        if page.blocks == 0 {
-            self.pages.remove(&number);
-        }
-        if entry.flags & EXISTS != 0 {
-            self.count(before, entry.flags);
-        }
-    }
-
-    fn holders(&self, id: BlockId) -> Vec<u16> {
-        let entry = self.entry(id);
-        if entry.flags & SPILLED != 0 {
-            return self.spilled.get(&id.0).cloned().unwrap_or_default();
-        }
-        entry.nodes.iter().copied().filter(|&node| node != NONE).collect()
-    }
-
-    fn holder_count(&self, entry: Entry, id: BlockId) -> usize {
-        if entry.flags & SPILLED != 0 {
-            return self.spilled.get(&id.0).map_or(0, Vec::len);
-        }
-        entry.nodes.iter().filter(|&&node| node != NONE).count()
-    }
-
-    fn holds(&self, entry: &Entry, id: BlockId, node: NodeIndex) -> bool {
-        if entry.flags & SPILLED != 0 {
-            return self.spilled.get(&id.0).is_some_and(|nodes| nodes.contains(&node.0));
-        }
-        entry.nodes.contains(&node.0)
-    }
-
-    fn add_holder(&mut self, node: NodeIndex, id: BlockId) {
-        let mut entry = self.entry(id);
-        if self.holds(&entry, id, node) {
-            return;
-        }
-        if entry.flags & SPILLED != 0 {
-            self.spilled.entry(id.0).or_default().push(node.0);
-        } else if let Some(free) = entry.nodes.iter_mut().find(|slot| **slot == NONE) {
-            *free = node.0;
-        } else {
-            let mut nodes = entry.nodes.to_vec();
-            nodes.push(node.0);
-            self.spilled.insert(id.0, nodes);
-            entry.nodes = [NONE; 3];
-            entry.flags |= SPILLED;
-        }
-        self.store(id, entry);
-        *held(&mut self.held, node) += 1;
-    }
-
-    fn remove_holder(&mut self, node: NodeIndex, id: BlockId) -> bool {
-        let mut entry = self.entry(id);
-        if !self.holds(&entry, id, node) {
-            return false;
-        }
-        let mut nodes = self.holders(id);
-        nodes.retain(|&holder| holder != node.0);
-        if nodes.len() > 3 {
-            self.spilled.insert(id.0, nodes);
-        } else {
-            self.spilled.remove(&id.0);
-            entry.flags &= !SPILLED;
-            entry.nodes = [NONE; 3];
-            entry.nodes[..nodes.len()].copy_from_slice(&nodes);
-            self.store(id, entry);
-        }
-        self.held[usize::from(node.0)] -= 1;
-        true
-    }
-}
-
-/// The count of a node's replicas.
-fn held(held: &mut Vec<u64>, node: NodeIndex) -> &mut u64 {
-    let number = usize::from(node.0);
-    if held.len() <= number {
-        held.resize(number + 1, 0);
-    }
-    &mut held[number]
-}
-
-/// What one reported replica is, seen beside the namespace's view. A replica that was found damaged stays so until a
-/// newer stamp of it, or its deletion, is told: a report says what the files are called, not what is in them.
-fn judge(replica: &Reported, truth: &BlockTruth, known_corrupt: bool) -> (Option<Odd>, Verdict) {
-    let odd = |state| Some(Odd { stamp: replica.stamp.0, length: replica.length, state });
-    let fits = replica.stamp == truth.stamp;
-    match replica.state {
-        _ if known_corrupt => (odd(OddState::Corrupt), Verdict::Bad),
-        ReplicaState::Corrupt => (odd(OddState::Corrupt), Verdict::Bad),
-        // Nobody writes these on: the block was completed without them.
-        ReplicaState::WaitingRecovery if truth.complete => (odd(OddState::Finalized), Verdict::Bad),
-        ReplicaState::BeingWritten if truth.complete && replica.stamp < truth.stamp => {
-            (odd(OddState::Finalized), Verdict::Bad)
-        }
-        ReplicaState::BeingWritten | ReplicaState::WaitingRecovery => {
-            (odd(OddState::BeingWritten), Verdict::Noted)
-        }
-        _ if !truth.complete => {
-            let verdict = if fits { Verdict::Finalized } else { Verdict::Noted };
-            (odd(OddState::Finalized), verdict)
-        }
-        _ if fits && replica.length == truth.length => (None, Verdict::Finalized),
-        _ if fits => (odd(OddState::Corrupt), Verdict::Bad),
-        _ => (odd(OddState::Finalized), Verdict::Bad),
     }
 }
 

@@ -1,0 +1,126 @@
+//! What DataNodes tell of their replicas: changes, and full reports part by part.
+//!
+//! Each reported replica is judged by the map beside the namespace's view, and what follows from the verdict is done at
+//! once: whoever waits for the block is told, a replica that no file has is deleted, a complete block is settled.
+
+use proto::granary::ReplicaState;
+use proto::{Code, Error, Result};
+
+use super::datanodes::NodeIndex;
+use super::replicas::{Reported, Verdict};
+use super::report::FullReport;
+use super::{Cluster, Effect, Truth};
+
+impl Cluster {
+    /// Replicas of a node that changed. Errors: `Stale` when the stream of that epoch must end.
+    pub fn changes(
+        &mut self,
+        now_ms: u64,
+        node: NodeIndex,
+        epoch: u64,
+        changes: &[Reported],
+        truth: Truth<'_>,
+    ) -> Result<()> {
+        self.datanodes.hear(now_ms, node, epoch)?;
+        for change in changes {
+            if let Some(report) = self.reports.get_mut(&node) {
+                report.touch(change.id);
+            }
+            self.one_replica(node, change, truth);
+        }
+        Ok(())
+    }
+
+    /// The header of a report's chunk; its replicas follow by [`Cluster::report_part`]. False: it does not follow the
+    /// one before, the node is asked for a new report. Errors: `Stale` when the stream of that epoch must end.
+    pub fn report_chunk(
+        &mut self,
+        now_ms: u64,
+        node: NodeIndex,
+        epoch: u64,
+        report_id: u64,
+        chunk_index: u32,
+    ) -> Result<bool> {
+        self.datanodes.hear(now_ms, node, epoch)?;
+        if chunk_index == 0 {
+            let search = self.replicas.held_by(node) > 0;
+            self.reports.insert(node, FullReport::begin(report_id, search));
+        }
+        let accepted = self
+            .reports
+            .get_mut(&node)
+            .is_some_and(|report| report.accepts(report_id, chunk_index));
+        if !accepted {
+            self.reports.remove(&node);
+            self.outboxes[usize::from(node.0)].report_in_full = true;
+            self.effects.push(Effect::Wake(node));
+        }
+        Ok(accepted)
+    }
+
+    /// A run of replicas of the chunk that was announced, ordered by id; `last`: the report is through with it.
+    /// Errors: `Stale` when the stream must end; `InvalidArgument` if ids do not ascend.
+    pub fn report_part(
+        &mut self,
+        node: NodeIndex,
+        epoch: u64,
+        part: &[Reported],
+        last: bool,
+        truth: Truth<'_>,
+    ) -> Result<()> {
+        if self.datanodes.get(node).epoch != epoch {
+            return Err(Error::new(Code::Stale, "the DataNode registered again during its report"));
+        }
+        let Some(mut report) = self.reports.remove(&node) else {
+            return Err(Error::new(Code::Stale, "the report was given up"));
+        };
+        for replica in part {
+            if replica.id.0 < report.settled {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    format!("a full report does not ascend at {}", replica.id),
+                ));
+            }
+            self.settle_gap(node, &mut report, replica.id.0);
+            report.settled = replica.id.0.saturating_add(1);
+            if !report.is_touched(replica.id) {
+                self.one_replica(node, replica, truth);
+            }
+        }
+        if last {
+            self.settle_gap(node, &mut report, u64::MAX);
+            self.datanodes.get_mut(node).reported = true;
+        } else {
+            self.reports.insert(node, report);
+        }
+        Ok(())
+    }
+
+    fn one_replica(&mut self, node: NodeIndex, replica: &Reported, truth: Truth<'_>) {
+        let truth = truth(replica.id);
+        let verdict = self.replicas.report(node, replica, truth.as_ref());
+        if !matches!(replica.state, ReplicaState::BeingWritten) && !self.promises.is_empty() {
+            self.release_on(node, replica.id);
+        }
+        match verdict {
+            Verdict::Noted => {}
+            Verdict::Finalized | Verdict::Bad => match truth {
+                Some(truth) if truth.complete => self.settle_block(replica.id, &truth),
+                Some(_) => self.effects.push(Effect::Finalized(replica.id)),
+                None => {}
+            },
+            Verdict::Unknown => {
+                if replica.state != ReplicaState::Deleted {
+                    self.invalidations.push(node, replica.id, replica.stamp);
+                    self.wake(node);
+                }
+            }
+        }
+    }
+
+    fn settle_gap(&mut self, node: NodeIndex, report: &mut FullReport, end: u64) {
+        if report.search {
+            self.replicas.drop_range(node, report.settled, end, |id| report.is_touched(id));
+        }
+    }
+}

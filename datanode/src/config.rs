@@ -69,6 +69,13 @@ pub struct Config {
     pub index_cache_bytes: u64,
     /// Replicas sent to other DataNodes at the NameNode's command at once.
     pub command_transfers_max: u64,
+    /// Block groups of which lost units are computed here at once.
+    pub reconstruction_groups_max: u64,
+    /// Bytes of each unit that are read, decoded and written at once. A group takes up to 5 times as much memory for
+    /// each unit that is read, and 10 times for each that is written.
+    pub reconstruction_step_bytes: u64,
+    /// Bytes that are read per second to compute lost units, over all groups; 0: as fast as it goes.
+    pub reconstruction_bytes_per_s: u64,
 }
 
 impl Default for Config {
@@ -101,6 +108,9 @@ impl Default for Config {
             index_interval_ms: 30_000,
             index_cache_bytes: 16 << 20,
             command_transfers_max: 4,
+            reconstruction_groups_max: 4,
+            reconstruction_step_bytes: 1 << 20,
+            reconstruction_bytes_per_s: 0,
         }
     }
 }
@@ -139,10 +149,18 @@ impl Config {
             ("index_interval_ms", self.index_interval_ms),
             ("index_cache_bytes", self.index_cache_bytes),
             ("command_transfers_max", self.command_transfers_max),
+            ("reconstruction_groups_max", self.reconstruction_groups_max),
+            ("reconstruction_step_bytes", self.reconstruction_step_bytes),
         ] {
             if value == 0 {
                 return bad(format!("datanode.{name} is 0, expected at least 1"));
             }
+        }
+        if self.reconstruction_step_bytes > RECONSTRUCTION_STEP_BYTES_MAX {
+            return bad(format!(
+                "datanode.reconstruction_step_bytes is {}, at most {RECONSTRUCTION_STEP_BYTES_MAX}",
+                self.reconstruction_step_bytes
+            ));
         }
         if self.disk_threads > 256 {
             return bad(format!("datanode.disk_threads is {}, at most 256", self.disk_threads));
@@ -153,6 +171,9 @@ impl Config {
 
 /// Folders of one DataNode: a replica's entry in memory has a byte for its volume.
 pub const VOLUMES_MAX: usize = 255;
+
+/// Bytes of a unit that are decoded at once, at most: they travel in one packet.
+pub const RECONSTRUCTION_STEP_BYTES_MAX: u64 = 8 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -132,6 +132,11 @@ impl DataServer {
         &self.counters
     }
 
+    /// Idle connections to other DataNodes.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// Readers and writers now.
     pub fn active(&self) -> u32 {
         u32::try_from(self.counters.active.load(Ordering::Relaxed)).unwrap_or(u32::MAX)

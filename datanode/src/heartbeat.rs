@@ -6,14 +6,17 @@
 //! another cluster ends it for good: that is told to whoever waits in [`Attachment::fatal`].
 //!
 //! Commands run in their own tasks, a bounded number of them; what exceeds it is dropped, and the NameNode asks again.
+//! A command that still waits when this DataNode registers again is out of date: whoever gave it may be replaced, and the
+//! new report may have led to other decisions. It is not begun any more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::granary::datanodes_client::DatanodesClient;
 use proto::granary::{
-    DatanodeAddress, DatanodeCommands, DatanodeDown, DatanodeHeartbeat, DatanodeRegister,
-    DatanodeRegistered, DatanodeUp, ReplicaChanges, datanode_down, datanode_up,
+    Block, DatanodeAddress, DatanodeCommands, DatanodeDown, DatanodeHeartbeat, DatanodeRegister,
+    DatanodeRegistered, DatanodeUp, ReplicaChanges, TransferBlock, datanode_down, datanode_up,
 };
 use proto::{BlockId, Code, Error, GenerationStamp, Result, limits};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -25,6 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::changes::Due;
 use crate::config::Config;
 use crate::data_server::{DataServer, transfer};
+use crate::reconstruct::{self, Reconstructor};
 use crate::recovery;
 use crate::report::Report;
 use crate::store::Store;
@@ -49,6 +53,9 @@ pub struct Attachment {
     /// Commands that run or wait.
     commands: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
+    reconstructor: Arc<Reconstructor>,
+    /// Registrations so far: commands of an earlier one are out of date.
+    registrations: AtomicU64,
     registered: watch::Sender<bool>,
     /// What the NameNode said it is known by to clients of WebHDFS; empty before the first registration.
     hadoop_rpc_addr: watch::Sender<String>,
@@ -73,7 +80,9 @@ impl Attachment {
         address: DatanodeAddress,
     ) -> Arc<Self> {
         let transfers = usize::try_from(config.command_transfers_max).unwrap_or(1);
+        let reconstruction = reconstruct::Settings::from(config);
         Arc::new(Self {
+            reconstructor: Reconstructor::new(reconstruction, store.clone(), server.clone()),
             store,
             server,
             address,
@@ -85,10 +94,16 @@ impl Attachment {
             },
             commands: Arc::new(Semaphore::new(COMMANDS_MAX)),
             transfers: Arc::new(Semaphore::new(transfers.min(Semaphore::MAX_PERMITS))),
+            registrations: AtomicU64::new(0),
             registered: watch::Sender::new(false),
             hadoop_rpc_addr: watch::Sender::default(),
             fatal: watch::Sender::new(None),
         })
+    }
+
+    /// What computes lost units.
+    pub fn reconstructor(&self) -> &Reconstructor {
+        &self.reconstructor
     }
 
     /// Whether the NameNode has taken this DataNode in.
@@ -164,8 +179,10 @@ impl Attachment {
         );
         let interval_ms =
             registered.heartbeat_interval_ms.clamp(*HEARTBEAT_MS.start(), *HEARTBEAT_MS.end());
+        let registration = self.registrations.fetch_add(1, Ordering::SeqCst) + 1;
         let stream = Stream {
             attachment: self,
+            registration,
             up,
             channel,
             interval: Duration::from_millis(interval_ms),
@@ -174,22 +191,17 @@ impl Attachment {
         stream.hold(down).await
     }
 
+    /// Whether this is the registration that counts.
+    fn is_current(&self, registration: u64) -> bool {
+        self.registrations.load(Ordering::SeqCst) == registration
+    }
+
     /// Starts what the NameNode asks for.
-    fn obey(self: &Arc<Self>, commands: DatanodeCommands, channel: &Channel) {
+    fn obey(self: &Arc<Self>, commands: DatanodeCommands, registration: u64, channel: &Channel) {
         if !commands.invalidate.is_empty() {
-            let store = self.store.clone();
+            let this = self.clone();
             self.start("invalidate", async move {
-                for block in commands.invalidate {
-                    let stamp = GenerationStamp(block.generation_stamp);
-                    match store.delete(BlockId(block.id), stamp).await {
-                        // This node is stopping: its next report brings the command again.
-                        Err(error) if error.code == Code::Unavailable => break,
-                        Err(error) => {
-                            tracing::warn!(block = block.id, %error, "a replica was not deleted");
-                        }
-                        Ok(_) => {}
-                    }
-                }
+                this.delete_all(commands.invalidate, registration).await;
             });
         }
         for command in commands.recover {
@@ -206,21 +218,56 @@ impl Attachment {
         }
         for command in commands.transfer {
             let this = self.clone();
-            self.start("transfer", async move {
-                let _slot = this.transfers.acquire().await;
-                let Some(block) = command.block else { return };
-                let (id, stamp) = (BlockId(block.id), GenerationStamp(block.generation_stamp));
-                let targets = &command.targets;
-                let sent =
-                    transfer::send_replica(&this.server, id, stamp, targets, TRANSFER_CLIENT);
-                match sent.await {
-                    Ok(()) => tracing::debug!(block = %id, "replica sent"),
-                    Err(error) => tracing::warn!(%error, "a replica was not sent"),
+            self.start("transfer", async move { this.send_replica(command, registration).await });
+        }
+        for command in commands.reconstruct {
+            let this = self.clone();
+            self.start("reconstruct", async move {
+                let group = command.group.as_ref().map_or(0, |group| group.id);
+                let is_current = || this.is_current(registration);
+                match this.reconstructor.run(command, is_current).await {
+                    Ok(units) => tracing::info!(group, units, "units reconstructed"),
+                    // The NameNode repeats what it has heard nothing of.
+                    Err(error) if error.code == Code::AlreadyExists => {
+                        tracing::debug!(group, %error, "nothing to reconstruct");
+                    }
+                    Err(error) => tracing::warn!(group, %error, "units were not reconstructed"),
                 }
             });
         }
         if commands.report_in_full {
             self.store.changes().owe_report();
+        }
+    }
+
+    async fn delete_all(&self, blocks: Vec<Block>, registration: u64) {
+        let count = blocks.len();
+        for (done, block) in blocks.into_iter().enumerate() {
+            if !self.is_current(registration) {
+                tracing::info!(left = count - done, "deletions of an earlier registration dropped");
+                return;
+            }
+            let stamp = GenerationStamp(block.generation_stamp);
+            match self.store.delete(BlockId(block.id), stamp).await {
+                // This node is stopping: its next report brings the command again.
+                Err(error) if error.code == Code::Unavailable => return,
+                Err(error) => {
+                    tracing::warn!(block = block.id, %error, "a replica was not deleted");
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn send_replica(&self, command: TransferBlock, registration: u64) {
+        let _slot = self.transfers.acquire().await;
+        let Some(block) = command.block.filter(|_| self.is_current(registration)) else { return };
+        let (id, stamp) = (BlockId(block.id), GenerationStamp(block.generation_stamp));
+        let sent =
+            transfer::send_replica(&self.server, id, stamp, &command.targets, TRANSFER_CLIENT);
+        match sent.await {
+            Ok(()) => tracing::debug!(block = %id, "replica sent"),
+            Err(error) => tracing::warn!(%error, "a replica was not sent"),
         }
     }
 
@@ -239,6 +286,7 @@ impl Attachment {
 /// One stream, as long as it holds.
 struct Stream<'a> {
     attachment: &'a Arc<Attachment>,
+    registration: u64,
     up: mpsc::Sender<DatanodeUp>,
     channel: Channel,
     interval: Duration,
@@ -265,7 +313,7 @@ impl Stream<'_> {
                 },
                 message = down.message() => match message? {
                     Some(DatanodeDown { message: Some(datanode_down::Message::Commands(c)) }) => {
-                        self.attachment.obey(c, &self.channel);
+                        self.attachment.obey(c, self.registration, &self.channel);
                     }
                     // A newer NameNode may tell what this DataNode does not know.
                     Some(_) => {}

@@ -107,6 +107,7 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let volumes = pages.store.volume_statuses();
     let sum = |of: fn(&proto::granary::VolumeStatus) -> u64| volumes.iter().map(of).sum::<u64>();
+    let repair = pages.attachment.reconstructor().counters();
     let mut text = String::new();
     for (name, kind, help, value) in [
         ("replicas", "gauge", "Replicas held.", pages.store.replica_count() as u64),
@@ -121,6 +122,32 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
             "counter",
             "Received packets whose checksums did not fit.",
             read(&counters.checksum_failures),
+        ),
+        ("reconstructions", "gauge", "Block groups being repaired.", read(&repair.active)),
+        ("reconstructed_units_total", "counter", "Units computed.", read(&repair.units)),
+        (
+            "reconstruction_read_bytes_total",
+            "counter",
+            "Bytes of units read to compute others.",
+            read(&repair.read_bytes),
+        ),
+        (
+            "reconstruction_written_bytes_total",
+            "counter",
+            "Bytes of computed units.",
+            read(&repair.written_bytes),
+        ),
+        (
+            "reconstruction_source_failures_total",
+            "counter",
+            "Units that could not be read for a repair.",
+            read(&repair.source_failures),
+        ),
+        (
+            "reconstruction_failures_total",
+            "counter",
+            "Units that were not computed.",
+            read(&repair.failures),
         ),
         ("capacity_bytes", "gauge", "Capacity of all volumes.", sum(|v| v.capacity_bytes)),
         ("used_bytes", "gauge", "Bytes of replicas.", sum(|v| v.used_bytes)),

@@ -14,6 +14,8 @@
 //! | [`store`] | every operation on replicas |
 //! | [`data_server`] | DataTransferProtocol |
 //! | [`heartbeat`], [`report`] | the stream to the NameNode: reports up, commands down |
+//! | [`reconstruct`] | lost units of block groups, computed from others |
+//! | [`throttle`] | bytes per second |
 //! | [`recovery`], [`control`] | block recovery as primary; its steps on this DataNode's replicas |
 //! | [`hadoop`] | ClientDatanodeProtocol over Hadoop's RPC |
 //! | [`http`] | status and metrics |
@@ -40,11 +42,13 @@ pub mod index;
 pub mod layout;
 pub mod map;
 pub mod open_replica;
+pub mod reconstruct;
 pub mod recovery;
 pub mod replica;
 pub mod report;
 pub mod server;
 pub mod store;
+pub mod throttle;
 pub mod volume;
 pub mod webhdfs;
 

@@ -55,3 +55,46 @@ impl<'a> Report<'a> {
         Some(chunk)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::GenerationStamp;
+
+    use super::*;
+    use crate::testing::{copy_tree, open, pattern, read_block, write_block};
+
+    #[tokio::test]
+    async fn units_of_block_groups_are_reported_in_order_before_and_after_a_restart() {
+        const GROUP: u64 = 1 << 63;
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(folder.path());
+        let ids = [7, 1 << 40, GROUP, GROUP | 8, GROUP + 0x10, u64::MAX];
+        for (length, id) in ids.into_iter().enumerate().rev() {
+            write_block(&store, id, 1001, &pattern(id, length)).await.unwrap();
+        }
+        store.flush_indexes().await.unwrap();
+        write_block(&store, GROUP | 3, 1001, b"not in the index").await.unwrap();
+        let image = tempfile::tempdir().unwrap();
+        copy_tree(folder.path(), image.path());
+        let (again, found) = open(image.path());
+        assert_eq!(found.finalized, ids.len() + 1);
+        for store in [&store, &again] {
+            let mut report = Report::begin(store, 1);
+            report.chunk_max = 3;
+            let mut told = Vec::new();
+            while let Some(chunk) = report.next_chunk() {
+                let mut id = 0;
+                for delta in chunk.id_deltas {
+                    id += delta;
+                    told.push(id);
+                }
+            }
+            assert_eq!(told, [7, 1 << 40, GROUP, GROUP | 3, GROUP | 8, GROUP + 0x10, u64::MAX]);
+            assert_eq!(read_block(store, GROUP | 8, 1001).unwrap(), pattern(GROUP | 8, 3));
+        }
+        again.delete(BlockId(GROUP | 8), GenerationStamp(1001)).await.unwrap();
+        assert!(again.reported(BlockId(GROUP | 8)).is_none());
+        store.stop();
+        again.stop();
+    }
+}

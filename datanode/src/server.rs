@@ -46,6 +46,7 @@ pub struct Handle {
     http_addr: SocketAddr,
     local_socket: PathBuf,
     store: Arc<Store>,
+    server: Arc<DataServer>,
     attachment: Arc<Attachment>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -90,7 +91,12 @@ pub async fn start(config: Config) -> Result<Handle> {
     let service = Arc::new(hadoop::ClientService::new(store.clone(), superuser));
     tasks.spawn(serve_ipc(ipc, service, stopping.clone()));
     tasks.spawn(serve_control(control, store.clone(), stopping.clone()));
-    let pages = Pages { store: store.clone(), server, attachment: attachment.clone(), address };
+    let pages = Pages {
+        store: store.clone(),
+        server: server.clone(),
+        attachment: attachment.clone(),
+        address,
+    };
     let web = WebHdfs::new(&config, attachment.clone(), stopping.clone());
     let silence_max = Duration::from_millis(config.idle_timeout_ms);
     let http = Port::new(http, HTTP_CONNECTIONS_MAX, silence_max);
@@ -109,6 +115,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         http_addr,
         local_socket,
         store,
+        server,
         attachment,
         stop,
         tasks,
@@ -149,6 +156,11 @@ impl Handle {
     /// Its replicas.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Its data-transfer server.
+    pub fn server(&self) -> &Arc<DataServer> {
+        &self.server
     }
 
     /// Whether the NameNode has taken it in and has its full report.

@@ -286,6 +286,25 @@ impl ReplicaReader {
         Ok(())
     }
 
+    /// The bytes of a range, after the chunks that it touches were checked. Damage is reported.
+    pub fn read_verified(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
+        let chunk = self.chunk();
+        let start = range.start - range.start % chunk;
+        let end = range.end.next_multiple_of(chunk).min(self.length);
+        assert!(range.start <= range.end && range.end <= end, "a range of the replica");
+        let bytes = usize::try_from(end - start).expect("a part of a block fits in memory");
+        let (mut data, mut sums) = (vec![0; bytes], Vec::new());
+        self.read(start, &mut data, &mut sums)?;
+        if let Err(mismatch) = self.checksum.verify(&data, &sums) {
+            // The second look tells damage from a replica that changed under us, and reports it.
+            self.verify_range(start..end)?;
+            return Err(mismatch.into_error(self.block, start));
+        }
+        data.truncate(usize::try_from(range.end - start).expect("no longer than the data"));
+        data.drain(..usize::try_from(range.start - start).expect("less than a chunk"));
+        Ok(data)
+    }
+
     /// Checks every byte, and reports the replica if it is damaged.
     pub fn verify(&self) -> Result<()> {
         if !self.is_finalized() {

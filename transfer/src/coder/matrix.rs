@@ -1,5 +1,6 @@
 //! Codes as matrices over GF(2^8) with the polynomial 0x11D. The field's arithmetic is that of reed-solomon-erasure.
 
+use proto::erasure::{Codec, Policy};
 use reed_solomon_erasure::galois_8;
 
 use super::CodingError;
@@ -93,6 +94,16 @@ impl Matrix {
 }
 
 impl Code {
+    /// The code of a policy; `None` for rs-legacy, which is known by name alone.
+    pub fn of(policy: Policy) -> Option<Self> {
+        let (data, parity) = (policy.data_units.into(), policy.parity_units.into());
+        match policy.codec {
+            Codec::ReedSolomon => Some(Self::ReedSolomon { data, parity }),
+            Codec::Xor => Some(Self::Xor { data }),
+            Codec::ReedSolomonLegacy => None,
+        }
+    }
+
     /// Data units: k.
     pub fn data(self) -> usize {
         match self {

@@ -32,7 +32,7 @@ Jobs and stores:
   get          Look up keys
   scan         List keys and values in order
   store        ls, versions, rollback, activate, rm
-  table        Look into a table file
+  table        Look into a local table file
 
 Operate:
   status       Show nodes, capacity, blocks and stores
@@ -104,11 +104,12 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Run a whole cluster in this process
     Up(up::UpArgs),
-    /// Run a NameNode
+    /// Run a NameNode. Every other setting: `granary config --example`
     Namenode(roles::NamenodeArgs),
-    /// Run a DataNode
+    /// Run a DataNode of the cluster that --cluster or the configuration names. Every setting: `granary config --example`
     Datanode(roles::DatanodeArgs),
-    /// Run a key-value server
+    /// Run a key-value server of the cluster that --cluster or the configuration names. Every setting: `granary config
+    /// --example`
     Kvserve(roles::KvserveArgs),
     /// Work with files and folders of the cluster
     #[command(subcommand)]
@@ -127,7 +128,7 @@ pub enum Command {
     /// Work with stores and their versions
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Look into a table file
+    /// Look into a local table file
     #[command(subcommand)]
     Table(table::TableCommand),
     /// Show nodes, capacity, blocks and stores

@@ -73,8 +73,10 @@ fn unreachable(target: &Target, failure: Failure) -> Failure {
     if failure.exit != Exit::Unreachable {
         return failure;
     }
-    let message =
-        format!("no cluster answers at {} ({}): {}", target.addr, target.from, failure.message);
+    // The address stands in front already.
+    let named = format!("NameNode {}: ", target.addr);
+    let why = failure.message.strip_prefix(&named).unwrap_or(&failure.message);
+    let message = format!("no cluster answers at {} ({}): {why}", target.addr, target.from);
     Failure::new(Exit::Unreachable, message).hint(
         "start one with `granary up --dir DIR`, or name another with --cluster HOST:PORT or GRANARY_CLUSTER",
     )

@@ -1,7 +1,7 @@
 //! `granary get` and `granary scan`: reads from a store, over gRPC.
 
 use client::kv::{KvClient, ScanOptions};
-use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::connect::Context;
 use crate::failure::{Exit, Failure, Result};
@@ -17,7 +17,7 @@ pub struct GetArgs {
     /// Answer from this version instead of the current one
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     version: u64,
-    /// Print as JSON
+    /// Print as JSON; what is not UTF-8 in hexadecimal, as `value_hex`
     #[arg(long, conflicts_with = "raw")]
     json: bool,
     /// Write values as they are; without it, what a terminal would obey is escaped
@@ -48,7 +48,7 @@ pub struct ScanArgs {
     /// Answer from this version instead of the current one
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     version: u64,
-    /// Print as JSON, one record on a line
+    /// Print as JSON, one record on a line; what is not UTF-8 in hexadecimal, as `key_hex` and `value_hex`
     #[arg(long, conflicts_with = "raw")]
     json: bool,
     /// Write bytes as they are; without it, what a terminal would obey is escaped
@@ -58,15 +58,22 @@ pub struct ScanArgs {
     store: String,
 }
 
-#[derive(Serialize)]
-struct Shown {
-    key: String,
-    value: Option<String>,
+/// A record as JSON: bytes that are UTF-8 as `key` and `value`, others in hexadecimal as `key_hex` and `value_hex`. Of
+/// a key that is not there, `value` is null.
+fn shown(key: &[u8], value: Option<&[u8]>) -> Value {
+    let (mut record, of_key) = (Map::new(), field("key", key));
+    record.extend([of_key]);
+    record.extend([value.map_or(("value".into(), Value::Null), |value| field("value", value))]);
+    Value::Object(record)
 }
 
-impl Shown {
-    fn of(key: &[u8], value: Option<&[u8]>) -> Self {
-        Self { key: printable(key), value: value.map(printable) }
+fn field(name: &str, bytes: &[u8]) -> (String, Value) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (name.to_owned(), text.into()),
+        Err(_) => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            (format!("{name}_hex"), digits.into())
+        }
     }
 }
 
@@ -77,9 +84,8 @@ pub async fn get(args: &GetArgs, context: &Context, out: &mut Out) -> Result<()>
     let values = client.multi_get(&keys).await?;
     let pairs = keys.iter().zip(&values);
     if args.json {
-        let shown: Vec<Shown> =
-            pairs.map(|(key, value)| Shown::of(key, value.as_deref())).collect();
-        out.json(&shown)?;
+        let all: Vec<Value> = pairs.map(|(key, value)| shown(key, value.as_deref())).collect();
+        out.json(&all)?;
     } else {
         for (key, value) in pairs {
             match value {
@@ -123,8 +129,7 @@ pub async fn scan(args: &ScanArgs, context: &Context, out: &mut Out) -> Result<(
     let mut records = client.scan(options).await?;
     while let Some((key, value)) = records.next().await? {
         if args.json {
-            let shown = Shown::of(&key, Some(&value));
-            out.line(serde_json::to_string(&shown).expect("plain values serialise"))?;
+            out.line(shown(&key, Some(&value)))?;
         } else {
             print_record(&key, &value, args.raw, out)?;
         }
@@ -135,4 +140,17 @@ pub async fn scan(args: &ScanArgs, context: &Context, out: &mut Out) -> Result<(
 async fn connect(context: &Context, store: &str, version: u64) -> Result<KvClient> {
     let fs = context.connect().await?;
     Ok(KvClient::connect(&fs, store).await?.at_version(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_the_bytes_themselves() {
+        let text = |key: &[u8], value: Option<&[u8]>| shown(key, value).to_string();
+        assert_eq!(text(b"k", Some(b"a\n\tb")), r#"{"key":"k","value":"a\n\tb"}"#);
+        assert_eq!(text(b"\xff\x00", Some(b"\xfe")), r#"{"key_hex":"ff00","value_hex":"fe"}"#);
+        assert_eq!(text(b"k", None), r#"{"key":"k","value":null}"#);
+    }
 }

@@ -149,7 +149,8 @@ async fn source(args: &LoadArgs, shell: &Shell) -> Result<Source> {
         Ok(folder) => shell.fs.try_status(folder).await?.as_ref().is_some_and(is_folder),
         Err(_) => false, // a local path such as ../x
     };
-    match (in_cluster, local.is_file()) {
+    // A pipe such as that of `<(...)` is read as a file is.
+    match (in_cluster, local.exists() && !local.is_dir()) {
         (true, false) => Ok(Source::Tables(folder?)),
         (false, true) => Ok(lines()),
         (true, true) => Err(Failure::usage(format!(

@@ -44,6 +44,9 @@ pub struct NamenodeArgs {
     /// Where clients and DataNodes connect
     #[arg(long, value_name = "HOST:PORT")]
     grpc_addr: Option<String>,
+    /// Where Hadoop's clients connect, for `hdfs://`
+    #[arg(long, value_name = "HOST:PORT")]
+    hadoop_rpc_addr: Option<String>,
     /// Where status and metrics are shown
     #[arg(long, value_name = "HOST:PORT")]
     http_addr: Option<String>,
@@ -56,6 +59,8 @@ impl NamenodeArgs {
     pub fn settings(&self) -> Vec<Assignment> {
         let mut all = given(&self.dir, "namenode", "dir", "--dir");
         all.extend(given(&self.grpc_addr, "namenode", "grpc_addr", "--grpc-addr"));
+        let hadoop = &self.hadoop_rpc_addr;
+        all.extend(given(hadoop, "namenode", "hadoop_rpc_addr", "--hadoop-rpc-addr"));
         all.extend(given(&self.http_addr, "namenode", "http_addr", "--http-addr"));
         all.extend(self.exposure.settings());
         all

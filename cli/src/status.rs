@@ -178,7 +178,7 @@ fn print(shown: &Shown, out: &mut Out) -> Result<()> {
             units::bytes(shown.capacity_bytes)
         ),
     );
-    row("files", units::number(shown.files));
+    row("files", format!("{}, folders included", units::number(shown.files)));
     row("blocks", blocks(shown));
     head.print(out)?;
     if !shown.datanodes.is_empty() {

@@ -77,6 +77,11 @@ pub fn date(ns: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", of_day / 3_600, of_day % 3_600 / 60)
 }
 
+/// The same to the second: `2026-11-21 12:20:05` (UTC).
+pub fn moment(ns: i64) -> String {
+    format!("{}:{:02}", date(ns), ns.div_euclid(1_000_000_000).rem_euclid(60))
+}
+
 /// The calendar day that is `days` after 1970-01-01 in the proleptic Gregorian calendar. Counts in eras of 400 years
 /// that begin in March, so that the leap day is the last day of its year.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -176,6 +181,7 @@ mod tests {
         assert_eq!(date(0), "1970-01-01 00:00");
         assert_eq!(date(951_827_640_000_000_000), "2000-02-29 12:34");
         assert_eq!(date(-1), "1969-12-31 23:59");
+        assert_eq!([0, -1].map(moment), ["1970-01-01 00:00:00", "1969-12-31 23:59:59"]);
         assert_eq!(date(4_107_542_400_000_000_000), "2100-03-01 00:00");
     }
 

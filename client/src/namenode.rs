@@ -40,7 +40,7 @@ pub(crate) struct NameNode {
 }
 
 impl NameNode {
-    /// Connects, and asks for the server's defaults. The error names the address and how to set it.
+    /// Connects, and asks for the server's defaults. The error names the address.
     pub(crate) async fn connect(config: &Config, user: String) -> Result<(Self, ServerDefaults)> {
         let bad = |what: String| {
             Error::new(
@@ -75,18 +75,7 @@ impl NameNode {
             },
             call_timeout: Duration::from_millis(config.call_timeout_ms),
         };
-        let defaults =
-            this.repeat("connect", || this.defaults()).await.map_err(|error| match error.code {
-                Code::Unavailable | Code::Timeout => Error::new(
-                    error.code,
-                    format!(
-                        "no NameNode answers at {} ({}). Is the cluster running? \
-                         The address is the setting `namenode` (host:port)",
-                        config.namenode, error.message
-                    ),
-                ),
-                _ => error,
-            })?;
+        let defaults = this.repeat("connect", || this.defaults()).await?;
         if defaults.rpc_port == 0 {
             this.rpc.pause();
         }

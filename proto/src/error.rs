@@ -225,7 +225,16 @@ impl From<tonic::Status> for Error {
             tonic::Code::FailedPrecondition => Code::Incompatible,
             _ => Code::Unavailable,
         };
-        Self::new(code, format!("{}: {}", status.code().description(), status.message()))
+        Self::new(code, told(&status))
+    }
+}
+
+/// What a status without details says: of a connection that failed the operating system's words, else the kind.
+fn told(status: &tonic::Status) -> String {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    match causes.last() {
+        Some(cause) => format!("{}: {cause}", status.message()),
+        None => format!("{}: {}", status.code().description(), status.message()),
     }
 }
 
@@ -245,6 +254,15 @@ mod tests {
     fn a_status_without_details_gets_the_nearest_code() {
         let error = Error::from(tonic::Status::unavailable("connection refused"));
         assert_eq!((error.code, error.kind()), (Code::Unavailable, Kind::Retry));
+    }
+
+    #[test]
+    fn a_connection_that_failed_says_why_in_the_words_of_the_operating_system() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        let said = refused.to_string();
+        let mut status = tonic::Status::unavailable("connect");
+        status.set_source(std::sync::Arc::new(refused));
+        assert_eq!(Error::from(status).message, format!("connect: {said}"));
     }
 
     #[test]

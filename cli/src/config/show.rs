@@ -75,16 +75,20 @@ pub fn run(args: &ConfigArgs, settings: &Settings, out: &mut Out) -> Result<()> 
 }
 
 fn check_known(only: &str, settings: &Settings) -> Result<()> {
-    let mut names: Vec<String> = Vec::new();
-    for section in settings.sections() {
-        names.push(section.name.to_owned());
-        names.extend(section.entries.iter().map(|entry| format!("{}.{}", section.name, entry.key)));
+    let (named, key) = only.split_once('.').map_or((only, None), |(name, key)| (name, Some(key)));
+    let Some(section) = settings.sections().iter().find(|section| section.name == named) else {
+        let names: Vec<&str> = settings.sections().iter().map(|section| section.name).collect();
+        let what = format!("section [{named}]");
+        return Err(super::unknown("granary config", &what, named, &names));
+    };
+    let keys: Vec<&str> = section.entries.iter().map(|entry| entry.key.as_str()).collect();
+    match key {
+        Some(key) if !keys.contains(&key) => {
+            let what = format!("key {key:?} in [{named}]");
+            Err(super::unknown("granary config", &what, key, &keys))
+        }
+        _ => Ok(()),
     }
-    if names.iter().any(|name| name == only) {
-        return Ok(());
-    }
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Err(super::unknown("granary config", &format!("key {only:?}"), only, &names))
 }
 
 /// Every key, commented out at its default, with what it means.

@@ -63,6 +63,10 @@ impl Folder {
     /// Makes the folder if it is not there, and locks it.
     pub fn open(dir: &Path) -> Result<Self> {
         let fail = |error: std::io::Error| Failure::io(format!("--dir {}", dir.display()), &error);
+        if dir.exists() && !dir.is_dir() {
+            let message = format!("--dir {}: is a file, not a folder", dir.display());
+            return Err(Failure::usage(message));
+        }
         std::fs::create_dir_all(dir).map_err(fail)?;
         let dir = std::fs::canonicalize(dir).map_err(fail)?;
         let lock = File::options()

@@ -30,14 +30,16 @@ pub struct MkdirArgs {
 
 /// Options of `granary fs mv`.
 #[derive(clap::Args, Debug)]
-#[command(override_usage = "granary fs mv [OPTIONS] <SRC>... <DST>")]
 pub struct MvArgs {
     /// Replace a file that exists
     #[arg(short, long)]
     force: bool,
-    /// Paths of the cluster, then the target
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
-    paths: Vec<String>,
+    /// Paths of the cluster; patterns match
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<String>,
+    /// Where they go: a folder that is there, or the new name
+    #[arg(value_name = "DST")]
+    target: String,
 }
 
 /// Options of `granary fs rm`.
@@ -112,11 +114,13 @@ pub struct SetrepArgs {
 
 /// Options of `granary fs append`.
 #[derive(clap::Args, Debug)]
-#[command(override_usage = "granary fs append [OPTIONS] <SRC>... <DST>")]
 pub struct AppendArgs {
-    /// Local files in this order, then the file to append to (made if it is not there); `-` is standard input
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
-    paths: Vec<String>,
+    /// Local files, in this order; `-` is standard input
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<String>,
+    /// The file to append to; made if it is not there
+    #[arg(value_name = "DST")]
+    target: String,
 }
 
 /// Options of `granary fs truncate`.
@@ -158,9 +162,8 @@ pub async fn mkdir(args: &MkdirArgs, shell: &Shell) -> Result<()> {
 
 /// Runs `granary fs mv`.
 pub async fn mv(args: &MvArgs, shell: &Shell) -> Result<()> {
-    let (target, sources) = args.paths.split_last().expect("clap asks for two or more");
-    let sources = shell.expand_all(sources).await?;
-    let into = shell.path(target)?;
+    let sources = shell.expand_all(&args.sources).await?;
+    let into = shell.path(&args.target)?;
     let inside = shell.fs.try_status(&into).await?.as_ref().is_some_and(is_folder);
     if sources.len() > 1 && !inside {
         return Err(Failure::new(Exit::NotFound, format!("{into}: no such folder"))
@@ -291,10 +294,9 @@ pub async fn setrep(args: &SetrepArgs, shell: &Shell) -> Result<()> {
 
 /// Runs `granary fs append`.
 pub async fn append(args: &AppendArgs, shell: &Shell) -> Result<()> {
-    let (target, sources) = args.paths.split_last().expect("clap asks for two or more");
-    let path = shell.path(target)?;
+    let path = shell.path(&args.target)?;
     // All sources are opened first, so that a wrong name appends nothing.
-    let sources = sources.iter().map(|source| Source::open(Path::new(source)));
+    let sources = args.sources.iter().map(|source| Source::open(Path::new(source)));
     let sources = sources.collect::<Result<Vec<Source>>>()?;
     let mut writer = match shell.fs.try_status(&path).await? {
         Some(status) if is_folder(&status) => {

@@ -9,7 +9,6 @@ use crate::progress::Progress;
 
 /// Options of `granary fs cp`.
 #[derive(clap::Args, Debug)]
-#[command(override_usage = "granary fs cp [OPTIONS] <SRC>... <DST>")]
 pub struct CpArgs {
     /// Copy folders with all they hold
     #[arg(short, long, visible_short_alias = 'R')]
@@ -20,16 +19,18 @@ pub struct CpArgs {
     /// Files copied at the same time
     #[arg(short = 't', long, default_value_t = PARALLEL_DEFAULT, value_name = "N")]
     threads: usize,
-    /// Paths of the cluster, then the target
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
-    paths: Vec<String>,
+    /// Paths of the cluster; patterns match
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<String>,
+    /// Where they go: a folder that is there, or the new name
+    #[arg(value_name = "DST")]
+    target: String,
 }
 
 /// Runs `granary fs cp`.
 pub async fn run(args: &CpArgs, shell: &Shell) -> Result<()> {
-    let (target, sources) = args.paths.split_last().expect("clap asks for two or more");
-    let sources = shell.expand_all(sources).await?;
-    let into = shell.path(target)?;
+    let sources = shell.expand_all(&args.sources).await?;
+    let into = shell.path(&args.target)?;
     let inside = shell.fs.try_status(&into).await?.as_ref().is_some_and(is_folder);
     if sources.len() > 1 && !inside {
         return Err(Failure::new(Exit::NotFound, format!("{into}: no such folder"))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use proto::FsPath;
 
-use super::local::Target;
+use super::local::{Target, is_device};
 use super::transfer::{Existing, PARALLEL_DEFAULT, Transfers};
 use super::{Found, Shell};
 use crate::failure::{Exit, Failure, Result};
@@ -69,6 +69,11 @@ async fn plan(sources: &[FsPath], target: &Path, force: bool, shell: &Shell) -> 
         let message = format!("{}: no such local folder", target.display());
         return Err(Failure::new(Exit::NotFound, message).hint("several files need a folder"));
     }
+    if let Some(above) = target.parent().filter(|above| !inside && !folder_exists(above)) {
+        let message = format!("{}: no such local folder", above.display());
+        return Err(Failure::new(Exit::NotFound, message)
+            .hint(format!("mkdir -p {} makes it", above.display())));
+    }
     let mut items = Vec::new();
     for source in sources {
         let found = shell.found(source).await?;
@@ -83,7 +88,7 @@ async fn plan(sources: &[FsPath], target: &Path, force: bool, shell: &Shell) -> 
                     .map_err(|error| Failure::io(local.display(), &error))?;
                 continue;
             }
-            if !force && local.exists() {
+            if !force && local.exists() && !is_device(&local) {
                 let message = format!("{}: exists already", local.display());
                 return Err(Failure::new(Exit::Conflict, message).hint("-f replaces it"));
             }
@@ -91,6 +96,11 @@ async fn plan(sources: &[FsPath], target: &Path, force: bool, shell: &Shell) -> 
         }
     }
     Ok(items)
+}
+
+/// Whether the folder above a target is there; none named is the current one.
+fn folder_exists(above: &Path) -> bool {
+    above == Path::new("") || above.is_dir()
 }
 
 /// Where something under `source` goes if `source` goes to `local`.

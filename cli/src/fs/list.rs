@@ -266,7 +266,7 @@ pub async fn stat(args: &StatArgs, shell: &Shell, out: &mut Out) -> Result<()> {
         row("path", crate::output::printable(shown.path.as_bytes()));
         row("kind", shown.kind.into());
         if !found.is_folder() {
-            row("length", format!("{} ({})", shown.length, units::bytes(shown.length)));
+            row("length", length(shown.length));
             row("replication", shown.replication.to_string());
             row("block size", units::bytes(shown.block_bytes));
             row("open for write", if shown.open_for_write { "yes" } else { "no" }.into());
@@ -279,14 +279,27 @@ pub async fn stat(args: &StatArgs, shell: &Shell, out: &mut Out) -> Result<()> {
             row("access control list", "yes".into());
         }
         row("owner", format!("{}:{}", shown.owner, shown.group));
-        row("modified", format!("{} UTC", units::date(shown.modified_ns)));
-        row("accessed", format!("{} UTC", units::date(shown.accessed_ns)));
-        row("changed", format!("{} UTC", units::date(shown.changed_ns)));
+        row("modified", moment(shown.modified_ns));
+        row("accessed", moment(shown.accessed_ns));
+        row("changed", moment(shown.changed_ns));
         row("links", shown.links.to_string());
         row("inode", shown.inode.to_string());
         table.print(out)?;
     }
     result
+}
+
+/// To the second; a folder that was never read has no time of it.
+fn moment(ns: i64) -> String {
+    if ns == 0 { "-".into() } else { format!("{} UTC", units::moment(ns)) }
+}
+
+/// The exact number of bytes, and what that is about.
+fn length(bytes: u64) -> String {
+    match bytes {
+        0..1024 => units::bytes(bytes),
+        _ => format!("{} B ({})", units::number(bytes), units::bytes(bytes)),
+    }
 }
 
 /// Runs `granary fs test`.

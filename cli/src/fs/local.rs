@@ -76,10 +76,17 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(done)
 }
 
-/// A local file that appears under its name when it is whole and on stable storage, or not at all.
+/// Whether this is neither a file nor a folder, but a device, a pipe or a socket: it is written to, never replaced.
+pub fn is_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
+}
+
+/// A local file that appears under its name when it is whole and on stable storage, or not at all. A device or a pipe
+/// gets the bytes as they come.
 pub struct Target {
     path: PathBuf,
-    temporary: PathBuf,
+    /// What is renamed at the end; `None` for a device.
+    temporary: Option<PathBuf>,
     chunks: Option<mpsc::Sender<Bytes>>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
     done: bool,
@@ -88,15 +95,20 @@ pub struct Target {
 impl Target {
     /// Begins to write what will be `path`.
     pub fn create(path: &Path) -> Result<Self> {
-        let temporary = beside(path);
-        let mut file =
-            File::create(&temporary).map_err(|error| Failure::io(temporary.display(), &error))?;
+        let temporary = (!is_device(path)).then(|| beside(path));
+        let file = match &temporary {
+            Some(temporary) => File::create(temporary),
+            None => File::options().write(true).open(path),
+        };
+        // The user did not choose the temporary name, and reads of the one that was.
+        let mut file = file.map_err(|error| Failure::io(path.display(), &error))?;
+        let sync = temporary.is_some();
         let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_MAX);
         let thread = tokio::task::spawn_blocking(move || {
             while let Some(chunk) = chunks.blocking_recv() {
                 file.write_all(&chunk)?;
             }
-            file.sync_all()
+            if sync { file.sync_all() } else { Ok(()) }
         });
         let path = path.to_owned();
         Ok(Self { path, temporary, chunks: Some(sender), thread: Some(thread), done: false })
@@ -114,9 +126,13 @@ impl Target {
     /// Makes the file appear under its name.
     pub async fn finish(mut self) -> Result<()> {
         self.ended().await?;
-        let fail = |error: std::io::Error| Failure::io(self.path.display(), &error);
-        std::fs::rename(&self.temporary, &self.path).map_err(fail)?;
         self.done = true;
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        let fail = |error: std::io::Error| Failure::io(self.path.display(), &error);
+        if let Err(error) = std::fs::rename(temporary, &self.path) {
+            self.done = false;
+            return Err(fail(error));
+        }
         let folder = match self.path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -128,15 +144,15 @@ impl Target {
         self.chunks = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let ended = thread.await.expect("the writing thread does not panic");
-        ended.map_err(|error| Failure::io(self.temporary.display(), &error))
+        ended.map_err(|error| Failure::io(self.path.display(), &error))
     }
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
-        if !self.done {
+        if let (false, Some(temporary)) = (self.done, &self.temporary) {
             // Best effort: the file may not have been made.
-            std::fs::remove_file(&self.temporary).ok();
+            std::fs::remove_file(temporary).ok();
         }
     }
 }
@@ -183,6 +199,20 @@ mod tests {
             target.write(Bytes::from_static(b"half")).await.unwrap();
         });
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_stays_a_device() {
+        let temp = tempfile::tempdir().unwrap();
+        let link = temp.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        run(async {
+            let mut target = Target::create(&link).unwrap();
+            target.write(Bytes::from_static(b"gone")).await.unwrap();
+            target.finish().await.unwrap();
+        });
+        assert!(is_device(&link) && link.is_symlink());
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::units;
 
 /// Options of `granary fs put`.
 #[derive(clap::Args, Debug)]
-#[command(override_usage = "granary fs put [OPTIONS] <SRC>... <DST>")]
 pub struct PutArgs {
     /// Replace files that exist
     #[arg(short, long)]
@@ -32,9 +31,12 @@ pub struct PutArgs {
     /// Block size, as in 64MiB; without it the cluster's default
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, default_value = "0", hide_default_value = true)]
     pub block_size: u64,
-    /// Local files and folders (folders with all they hold), then the target; `-` is standard input
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
-    pub paths: Vec<String>,
+    /// Local files and folders (folders with all they hold); `-` is standard input
+    #[arg(required = true, value_name = "SRC")]
+    pub sources: Vec<String>,
+    /// Where they go: a folder that is there, or the new name
+    #[arg(value_name = "DST")]
+    pub target: String,
 }
 
 /// One file to copy.
@@ -61,8 +63,7 @@ pub struct Plan {
 
 /// Runs `granary fs put`.
 pub async fn run(args: &PutArgs, shell: &Shell) -> Result<()> {
-    let (target, sources) = args.paths.split_last().expect("clap asks for two or more");
-    let plan = plan(sources, target, args.parents, shell).await?;
+    let plan = plan(&args.sources, &args.target, args.parents, shell).await?;
     let total = plan.files.iter().map(|item| item.bytes).sum();
     let progress = Progress::bytes("put", total);
     let transfers = Transfers::new(shell, progress, Existing::from_force(args.force));

@@ -183,7 +183,7 @@ pub async fn df(args: &DfArgs, shell: &Shell, out: &mut Out) -> Result<()> {
             missing_blocks: stats.missing_blocks,
         });
     }
-    let columns = ["size", "used", "available", "use", "files", "blocks"];
+    let columns = ["size", "used", "available", "use", "inodes", "blocks"];
     let mut table = Table::new(&columns.map(|name| (name, Align::Right)));
     let percent = stats.used_bytes.saturating_mul(100).checked_div(stats.capacity_bytes);
     table.row(vec![

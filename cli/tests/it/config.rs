@@ -14,6 +14,15 @@ fn an_unknown_key_names_file_line_and_the_nearest_key() {
 }
 
 #[test]
+fn a_section_or_key_that_is_asked_for_and_unknown_names_the_nearest_of_its_kind() {
+    let home = Home::new();
+    let ran = home.run(&["config", "nope"]).failed(2, "unknown section [nope]");
+    assert!(ran.err.contains("known here: cluster, namenode, "), "{}", ran.err);
+    let ran = home.run(&["config", "client.replicaton"]).failed(2, "\"replicaton\" in [client]");
+    assert!(ran.err.contains("did you mean \"replication\"?"), "{}", ran.err);
+}
+
+#[test]
 fn later_layers_win_and_config_tells_where_from() {
     let home = Home::new();
     let file =
@@ -90,6 +99,8 @@ fn a_cluster_that_does_not_answer_is_told_with_address_and_origin() {
     let quick = ["--set", "client.connect_total_ms=200", "--cluster", &addr, "fs", "ls", "/"];
     let ran = home.run(&quick).failed(6, &format!("no cluster answers at {addr} (--cluster)"));
     assert!(ran.err.contains("granary up --dir"), "{}", ran.err);
+    assert!(ran.err.contains("Connection refused"), "{}", ran.err);
+    assert_eq!(ran.err.matches(&addr).count(), 1, "{}", ran.err);
     let folder = home.path("none");
     let args = ["--cluster", folder.to_str().unwrap(), "fs", "ls", "/"];
     home.run(&args).failed(6, "no cluster runs in this folder");

@@ -29,6 +29,10 @@ fn folders_go_in_and_come_out_as_they_were() {
     cluster.run(&["fs", "put", "tree/a.txt", "/tree"]).failed(4, "exists already");
     cluster.run(&["fs", "put", "-f", "tree/a.txt", "/tree"]).ok();
     cluster.run(&["fs", "get", "/tree/a.txt", "back/a.txt"]).failed(4, "exists already");
+    // The name that was asked for is told, not one that stands for it while it is written.
+    cluster.run(&["fs", "get", "/tree/a.txt", "no/where"]).failed(3, "granary: no: no such local");
+    cluster.run(&["fs", "get", "/tree/deep/er/b.bin", "/dev/null"]).ok();
+    cluster.run(&["fs", "put", "/tree"]).failed(2, "<DST>");
     cluster.run(&["fs", "rm", "/tree"]).failed(1, "-r");
     cluster.run(&["fs", "cp", "-r", "/tree", "/copy"]).ok();
     cluster.run(&["fs", "rm", "-r", "/tree"]).ok();

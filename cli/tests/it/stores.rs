@@ -28,6 +28,8 @@ fn a_local_file_is_loaded_read_switched_and_rolled_back() {
     cluster.run(&["get", "fruit", "none"]).failed(3, "none");
     let scanned = cluster.run(&["scan", "fruit", "--prefix", "p"]).ok();
     assert_eq!(scanned.text(), "pear\t2\nplum\t3\n");
+    let json = cluster.run(&["get", "fruit", "apple", "--json"]).ok().json();
+    assert_eq!(json, serde_json::json!([{"key": "apple", "value": "1"}]));
     let limited = cluster.run(&["scan", "fruit", "--limit", "1"]).ok();
     assert_eq!(limited.text(), "apple\t1\n");
 

@@ -10,6 +10,7 @@
 
 pub mod attribute;
 mod codec;
+pub mod erasure;
 pub mod quota;
 pub mod snapshot;
 #[cfg(test)]
@@ -138,7 +139,8 @@ pub enum Op {
     /// Makes a folder, with its parents if `create_parents`; else the parent must exist, and the path must not.
     /// `unmasked` is the mode before the caller's umask: it counts instead where the parent has a default ACL.
     Mkdirs { path: FsPath, mode: u32, unmasked: Option<u32>, create_parents: bool },
-    /// Makes a file and opens it for `holder`. `overwrite` drops an existing file of that name first.
+    /// Makes a file and opens it for `holder`. `overwrite` drops an existing file of that name first. `erasure` is the
+    /// number of its erasure-coding policy; 0: replicated; `None`: as its folder says.
     Create {
         path: FsPath,
         holder: String,
@@ -148,6 +150,7 @@ pub enum Op {
         create_parents: bool,
         replication: u32,
         block_bytes: u64,
+        erasure: Option<u8>,
     },
     /// Opens an existing file at its end; with `new_block`, a last block that is not full stays as it is.
     Append { path: FsPath, holder: String, new_block: bool },
@@ -216,6 +219,8 @@ pub enum Op {
     Concat { target: FsPath, sources: Vec<FsPath> },
     /// Changes snapshots.
     Snapshot(snapshot::SnapshotOp),
+    /// Changes how files are coded.
+    Erasure(erasure::ErasureOp),
 }
 
 /// A block recovery to be done by a DataNode.
@@ -229,6 +234,8 @@ pub struct BlockRecovery {
     pub new_length: Option<u64>,
     /// The file it belongs to.
     pub inode: InodeId,
+    /// The erasure-coding policy of a block group; 0: the block is replicated.
+    pub policy: u8,
 }
 
 /// What an operation answers.
@@ -309,6 +316,8 @@ pub enum Effect {
         inode: InodeId,
         /// Replicas wanted.
         replication: u32,
+        /// The erasure-coding policy of a block group; 0: replicated.
+        policy: u8,
     },
     /// A block's stamp, length or state changed.
     BlockChanged {
@@ -318,6 +327,8 @@ pub enum Effect {
         slot: u32,
         /// Its state now.
         state: BlockState,
+        /// The erasure-coding policy of a block group; 0: replicated.
+        policy: u8,
     },
     /// A block is gone: its replicas may be deleted.
     BlockRemoved {
@@ -391,6 +402,7 @@ impl Op {
             Self::Attribute(op) => op.name(),
             Self::Concat { .. } => "concat",
             Self::Snapshot(op) => op.name(),
+            Self::Erasure(op) => op.name(),
         }
     }
 

@@ -101,6 +101,7 @@ fn create(path: FsPath) -> Op {
         create_parents: true,
         replication: 3,
         block_bytes: BLOCK_BYTES,
+        erasure: None,
     }
 }
 

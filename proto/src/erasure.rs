@@ -74,11 +74,48 @@ impl Policy {
     pub const fn stripe_bytes(self) -> u64 {
         self.data_units as u64 * self.cell_bytes as u64
     }
+
+    /// Bytes of one unit of a block group with so many bytes of data. Parity is as long as the first unit.
+    pub fn unit_bytes(self, group_bytes: u64, unit: u8) -> u64 {
+        let (cell, stripe) = (u64::from(self.cell_bytes), self.stripe_bytes());
+        let column = if unit < self.data_units { u64::from(unit) } else { 0 };
+        let rest = (group_bytes % stripe).saturating_sub(column * cell);
+        group_bytes / stripe * cell + rest.min(cell)
+    }
+
+    /// Bytes that a block group with so many bytes of data takes in all its units.
+    pub fn group_space(self, group_bytes: u64) -> u64 {
+        let parity = u64::from(self.parity_units).saturating_mul(self.unit_bytes(group_bytes, 0));
+        group_bytes.saturating_add(parity)
+    }
+
+    /// Data units that hold any byte of a block group with so many bytes of data. As many units, whichever, are
+    /// enough to read all of it: the data units without a byte are known to be zeros.
+    pub fn units_needed(self, group_bytes: u64) -> u8 {
+        let cells = group_bytes.div_ceil(self.cell_bytes.into());
+        cells.min(self.data_units.into()) as u8
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_of_a_group_take_what_its_cells_take() {
+        let policy = Policy::by_name("RS-3-2-1024k").expect("built in");
+        let cell = u64::from(policy.cell_bytes);
+        let units = |bytes| (0..5).map(|unit| policy.unit_bytes(bytes, unit)).collect::<Vec<_>>();
+        assert_eq!(units(0), [0; 5]);
+        assert_eq!(units(10), [10, 0, 0, 10, 10]);
+        assert_eq!(units(cell + 1), [cell, 1, 0, cell, cell]);
+        assert_eq!(units(3 * cell + 7), [cell + 7, cell, cell, cell + 7, cell + 7]);
+        for bytes in [0, 1, cell, cell + 1, 3 * cell, 4 * cell + 9, 1 << 40] {
+            assert_eq!(units(bytes).iter().sum::<u64>(), policy.group_space(bytes));
+            let with_bytes = units(bytes)[..3].iter().filter(|&&unit| unit > 0).count();
+            assert_eq!(usize::from(policy.units_needed(bytes)), with_bytes);
+        }
+    }
 
     #[test]
     fn a_policy_is_found_by_number_and_by_name() {

@@ -54,6 +54,34 @@ impl InodeId {
 impl BlockId {
     /// The first block id that a new cluster gives (as HDFS does).
     pub const FIRST: Self = Self(1_073_741_825);
+    /// The first block group (as in HDFS). Groups follow each other by [`BlockId::GROUP_STEP`], so that a group's id
+    /// leaves room for those of its units.
+    pub const FIRST_GROUP: Self = Self(1 << 63);
+    /// How far ids of block groups are apart.
+    pub const GROUP_STEP: u64 = 16;
+
+    /// Whether this is a block group, or a unit of one.
+    pub fn is_striped(self) -> bool {
+        self >= Self::FIRST_GROUP
+    }
+
+    /// The block group that this is, or is a unit of.
+    #[must_use]
+    pub fn group(self) -> Self {
+        Self(self.0 & !(Self::GROUP_STEP - 1))
+    }
+
+    /// Which unit of its block group this is.
+    pub fn unit(self) -> u8 {
+        (self.0 & (Self::GROUP_STEP - 1)) as u8
+    }
+
+    /// The block that stores a unit of this block group.
+    #[must_use]
+    pub fn of_unit(self, unit: u8) -> Self {
+        debug_assert!(self.is_striped() && self.unit() == 0 && u64::from(unit) < Self::GROUP_STEP);
+        Self(self.0 | u64::from(unit))
+    }
 }
 
 impl GenerationStamp {

@@ -31,6 +31,7 @@ fn nth(n: u64) -> Request {
             create_parents: true,
             replication: 3,
             block_bytes: 4096,
+            erasure: None,
         },
         4 => Op::Delete { path: path(n / 3 * 2), recursive: true },
         5 => Op::SetPermission { path: path(n - 2), mode: (n % 512) as u32 },

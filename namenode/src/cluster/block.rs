@@ -5,7 +5,7 @@ use proto::{BlockId, GenerationStamp};
 
 use super::datanodes::NodeIndex;
 
-/// What the namespace says of a block.
+/// What the namespace says of a block, or of a block group; a unit's truth follows from its group's (`groups`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockTruth {
     /// Its stamp now.
@@ -16,6 +16,8 @@ pub struct BlockTruth {
     pub complete: bool,
     /// Replicas that its file asks for.
     pub replication: u32,
+    /// The erasure-coding policy of a block group, and of a unit of one; 0: the block is replicated.
+    pub policy: u8,
 }
 
 /// One replica as a DataNode tells of it.
@@ -53,7 +55,7 @@ pub struct Locations {
     pub corrupt: bool,
 }
 
-/// Counts over all blocks.
+/// Counts over all blocks. A block group is one block; its good units count as its good replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Blocks of files.
@@ -62,9 +64,10 @@ pub struct Totals {
     pub complete: u64,
     /// Complete blocks with at least the least number of good replicas.
     pub safe: u64,
-    /// Complete blocks with some good replicas, but fewer than their file asks for.
+    /// Complete blocks with some good replicas, but fewer than their file asks for; groups that can be read and lack
+    /// units.
     pub under_replicated: u64,
-    /// Complete blocks without a good replica.
+    /// Complete blocks without a good replica; groups with fewer good units than are needed to read them.
     pub missing: u64,
     /// Complete blocks with at least one replica known to be damaged.
     pub corrupt: u64,

@@ -96,7 +96,7 @@ impl World {
 }
 
 fn done(replication: u32) -> BlockTruth {
-    BlockTruth { stamp: GenerationStamp(1), length: 10, complete: true, replication }
+    BlockTruth { stamp: GenerationStamp(1), length: 10, complete: true, replication, policy: 0 }
 }
 
 fn has(id: u64) -> Reported {

@@ -10,6 +10,7 @@ use tonic::{Response, Status};
 
 use super::access::{Access, Method};
 use super::volatile::{Volatile, now_ns};
+use crate::cluster::groups;
 use crate::cluster::replicas::BlockTruth;
 use crate::config::Config;
 use crate::log::Log;
@@ -82,8 +83,14 @@ impl Node {
 
     /// A block with its locations, for a reader on `host`.
     pub fn located(&self, offset: u64, info: &BlockInfo, host: &str) -> LocatedBlock {
-        let (locations, corrupt) =
-            self.volatile.cluster(|cluster, _| cluster.locations(info.id, &truth_of(info), host));
+        let truth = truth_of(info);
+        let (locations, units, corrupt) = self.volatile.cluster(|cluster, _| {
+            if info.policy != 0 {
+                return cluster.group_locations(info.id, &truth);
+            }
+            let (locations, corrupt) = cluster.locations(info.id, &truth, host);
+            (locations, Vec::new(), corrupt)
+        });
         LocatedBlock {
             block: Some(granary::Block {
                 id: info.id.0,
@@ -93,7 +100,8 @@ impl Node {
             offset,
             locations,
             corrupt,
-            ..Default::default()
+            erasure_policy: info.policy.into(),
+            units: units.into(),
         }
     }
 
@@ -128,12 +136,17 @@ pub fn truth_of(info: &BlockInfo) -> BlockTruth {
         length: info.length,
         complete: info.state == crate::op::BlockState::Complete,
         replication: info.replication,
+        policy: info.policy,
     }
 }
 
-/// The namespace's view of the block with this id.
+/// The namespace's view of the block with this id: a block, or a unit of a block group.
 pub fn look_up(state: &State, id: BlockId) -> Option<BlockTruth> {
-    state.block(id).map(|info| truth_of(&info))
+    if !id.is_striped() {
+        return state.block(id).map(|info| truth_of(&info));
+    }
+    let group = state.block(id.group())?;
+    groups::unit_truth(&truth_of(&group), id.unit())
 }
 
 /// A path of a message.

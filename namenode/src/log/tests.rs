@@ -45,6 +45,7 @@ fn create(text: &str) -> Op {
         create_parents: true,
         replication: 3,
         block_bytes: 1 << 20,
+        erasure: None,
     }
 }
 

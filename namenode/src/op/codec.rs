@@ -8,6 +8,7 @@ use proto::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PRINCIPAL_BYTES_MAX};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
 use super::attribute::{AttributeOp, CONCAT_SOURCES_MAX};
+use super::erasure::{self, ErasureOp};
 use super::quota::{self, QuotaOp};
 use super::snapshot::{self, SnapshotOp};
 use super::{
@@ -215,6 +216,7 @@ fn sources(r: &mut Reader<'_>) -> Decoded<Vec<FsPath>> {
 #[allow(clippy::too_many_lines, reason = "one arm per tag, as in decode_op")]
 pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
     match op {
+        Op::Create { erasure: Some(policy), .. } => erasure::encode_create(op, *policy, out),
         Op::Mkdirs { path, mode, unmasked, create_parents } => {
             put_u8(out, if unmasked.is_some() { 44 } else { 1 });
             put_path(out, path);
@@ -231,6 +233,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             create_parents,
             replication,
             block_bytes,
+            erasure: None,
         } => {
             put_u8(out, if unmasked.is_some() { 45 } else { 2 });
             put_path(out, path);
@@ -393,6 +396,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
             }
         }
         Op::Snapshot(op) => op.encode(out),
+        Op::Erasure(op) => op.encode(out),
     }
 }
 
@@ -414,6 +418,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
             replication: r.u32()?,
             block_bytes: r.u64()?,
             unmasked: if tag == 45 { Some(r.u32()?) } else { None },
+            erasure: None,
         },
         tag @ (3 | 26) => {
             Op::Append { path: path(r)?, holder: principal(r)?, new_block: tag == 26 }
@@ -482,6 +487,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
         40 => Op::Attribute(AttributeOp::decode(r)?),
         43 => Op::Concat { target: path(r)?, sources: sources(r)? },
         snapshot::TAG => SnapshotOp::decode(r)?,
+        erasure::TAG => ErasureOp::decode(r)?,
         _ => return Err(malformed),
     })
 }
@@ -489,7 +495,8 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
 fn encode_status(status: &FileStatus, out: &mut Vec<u8>) {
     put_u64(out, status.inode);
     put_text(out, &status.name);
-    put_u8(out, u8::try_from(status.kind).unwrap_or(0));
+    let coding = (status.erasure_policy as u8) << 4;
+    put_u8(out, u8::try_from(status.kind).unwrap_or(0) | coding);
     put_u64(out, status.length);
     put_u32(out, status.mode);
     put_text(out, &status.owner);
@@ -506,10 +513,14 @@ fn encode_status(status: &FileStatus, out: &mut Vec<u8>) {
 }
 
 fn decode_status(r: &mut Reader<'_>) -> Decoded<FileStatus> {
+    let (inode, name) = (r.u64()?, r.text(NAME_BYTES_MAX)?.to_owned());
+    // The kind, and an erasure-coding policy in the high half.
+    let kind = r.u8()?;
     let mut status = FileStatus {
-        inode: r.u64()?,
-        name: r.text(NAME_BYTES_MAX)?.to_owned(),
-        kind: i32::from(r.u8()?),
+        inode,
+        name,
+        kind: i32::from(kind & 0xf),
+        erasure_policy: u32::from(kind >> 4),
         length: r.u64()?,
         mode: r.u32()?,
         owner: principal(r)?,
@@ -623,6 +634,8 @@ pub(crate) fn decode_reply(r: &mut Reader<'_>) -> Decoded<Reply> {
                     new_stamp: GenerationStamp(r.u64()?),
                     new_length: maybe_u64(r)?,
                     inode: InodeId(r.u64()?),
+                    // Only a truncate is kept, and what is striped is not truncated.
+                    policy: 0,
                 })
             } else {
                 None

@@ -47,6 +47,9 @@ impl State {
         self.demand(caller, target_slot, WRITE, target)?;
         self.demand_file(target_slot, target)?;
         self.demand_unsealed(target_slot, target)?;
+        if self.layout(target_slot).policy != 0 {
+            return refused(format!("concat: the target file {target} is with striped blocks"));
+        }
         if self.inodes.get(target_slot).is_open() {
             return refused(format!("concat: target file {target} is under construction"));
         }
@@ -106,7 +109,10 @@ impl State {
         if inode.links > 1 {
             return refused(format!("concat: source file {source} has {} names", inode.links));
         }
-        let (own, limit) = (self.block_bytes(slot), self.block_bytes(target_slot));
+        if self.layout(slot).policy != 0 {
+            return refused(format!("concat: the src file {source} is with striped blocks"));
+        }
+        let (own, limit) = (self.layout(slot).block_bytes, self.layout(target_slot).block_bytes);
         if own > limit {
             return refused(format!(
                 "concat: source file {source} has preferred block size {own} which is greater than \
@@ -161,7 +167,7 @@ impl State {
 
     /// Bytes that the sources were charged, and that the target is charged for their blocks.
     fn concat_space(&self, plan: &Concat) -> (u64, u64) {
-        let layout = |slot| *self.interned.layouts.get(self.inodes.get(slot).layout);
+        let layout = |slot| self.layout(slot);
         let (mut freed, mut gained) = (0u64, 0u64);
         for &source in &plan.sources {
             // Whole blocks: of one that a snapshot shows more of, the source may show a part.

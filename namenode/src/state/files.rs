@@ -152,7 +152,14 @@ impl State {
 
     fn plan_create(&self, caller: &Caller, op: &Op) -> Result<Walk> {
         let Op::Create {
-            path, holder, overwrite, create_parents, replication, block_bytes, ..
+            path,
+            holder,
+            overwrite,
+            create_parents,
+            replication,
+            block_bytes,
+            erasure,
+            ..
         } = op
         else {
             unreachable!("called for create alone");
@@ -169,6 +176,7 @@ impl State {
             return error(Code::InvalidArgument, message);
         }
         let walk = self.walk(caller, path)?;
+        self.plan_coding(walk.folder, *erasure, *block_bytes)?;
         let Some(slot) = walk.target else {
             self.plan_new_entry(caller, path, walk.folder, walk.missing, *create_parents)?;
             self.demand_names(walk.folder, walk.missing)?;
@@ -214,7 +222,10 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Reply> {
         let walk = self.plan_create(caller, op)?;
-        let Op::Create { path, holder, mode, unmasked, replication, block_bytes, .. } = op else {
+        let Op::Create {
+            path, holder, mode, unmasked, replication, block_bytes, erasure, ..
+        } = op
+        else {
             unreachable!("called for create alone");
         };
         let name = path.name().expect("the root is a folder");
@@ -229,7 +240,9 @@ impl State {
                 self.make_parents(&caller.user, now, path, walk.folder, walk.missing, mode)
             }
         };
-        let layout = Layout { replication: *replication, block_bytes: *block_bytes };
+        let policy = erasure.unwrap_or_else(|| self.coding_below(folder));
+        let replication = if policy == 0 { *replication } else { 1 };
+        let layout = Layout { replication, block_bytes: *block_bytes, policy };
         let layout = self.interned.layouts.number(layout);
         let bits = |mode: u32| (mode & 0o777) as u16;
         let (mode, acl) = self.inherited(folder, bits(*mode), unmasked.map(bits), false);
@@ -260,22 +273,18 @@ impl State {
         self.demand(caller, slot, WRITE, path)?;
         self.demand_unsealed(slot, path)?;
         self.demand_closed(slot, path)?;
-        let block_bytes = self.block_bytes(slot);
-        let last = self.blocks_of(slot).last().copied().filter(|_| !new_block);
+        let layout = self.layout(slot);
+        // Units are never written on: a striped file goes on with a block group of its own.
+        let reopens = !new_block && layout.policy == 0;
+        let last = self.blocks_of(slot).last().copied().filter(|_| reopens);
         let partial = last.filter(|&block| {
-            self.block_info(block).length < block_bytes && !self.is_bound(slot, block)
+            self.block_info(block).length < layout.block_bytes && !self.is_bound(slot, block)
         });
         if let Some(block) = partial {
-            let open = block_bytes - self.block_info(block).length;
-            self.demand_room(&self.file_charges(slot, self.replicated(slot, open)))?;
+            let open = signed(layout.space_max()) - signed(self.charged(block, &layout));
+            self.demand_room(&self.file_charges(slot, open))?;
         }
         Ok((slot, partial))
-    }
-
-    /// Bytes of one replica of a file's blocks as what all replicas take.
-    pub(super) fn replicated(&self, file: u32, bytes: u64) -> i64 {
-        let layout = self.interned.layouts.get(self.inodes.get(file).layout);
-        signed(bytes.saturating_mul(u64::from(layout.replication)))
     }
 
     fn append(
@@ -293,7 +302,7 @@ impl State {
         self.take_lease(id, holder, effects);
         let last_block = reopened.map(|block| {
             self.bind_copies(slot, block);
-            let length = u64::from(self.blocks.get(block).length);
+            let length = self.blocks.get(block).length();
             self.set_block(block, length, BEING_WRITTEN, effects);
             self.block_info(block).block()
         });
@@ -338,15 +347,16 @@ impl State {
         }
     }
 
-    pub(super) fn block_bytes(&self, file: u32) -> u64 {
-        self.interned.layouts.get(self.inodes.get(file).layout).block_bytes
+    /// The most bytes of data in one block or block group of a file.
+    pub(super) fn block_data_max(&self, file: u32) -> u64 {
+        self.layout(file).data_max()
     }
 
     /// The commit that naming `told` as the last block asks for: nothing if it is complete already.
     fn plan_commit(&self, file: u32, told: Option<&Block>) -> Result<Option<(u32, u64)>> {
         let last = self.blocks_of(file).last().map(|&slot| self.block_info(slot));
         let full = |last: &BlockInfo| {
-            last.state == BlockState::Complete && last.length >= self.block_bytes(file)
+            last.state == BlockState::Complete && last.length >= self.block_data_max(file)
         };
         let (Some(last), Some(told)) = (last, told) else {
             return match (last, told) {
@@ -380,13 +390,11 @@ impl State {
                 error(Code::Stale, message)
             };
         }
-        if told.length > self.block_bytes(file) || told.length < last.length {
+        let most = self.block_data_max(file);
+        if told.length > most || told.length < last.length {
             let message = format!(
-                "{}: {} bytes, must be {} to {}",
-                last.id,
-                told.length,
-                last.length,
-                self.block_bytes(file)
+                "{}: {} bytes, must be {} to {most}",
+                last.id, told.length, last.length
             );
             return error(Code::InvalidArgument, message);
         }
@@ -415,9 +423,10 @@ impl State {
         }
         let commit = self.plan_commit(file, previous)?;
         // What a block that is final now did not use is given back first.
-        let whole = self.block_bytes(file);
-        let unused = commit.map_or(0, |(_, length)| whole - length);
-        self.demand_room(&self.file_charges(file, self.replicated(file, whole - unused)))?;
+        let layout = self.layout(file);
+        let whole = signed(layout.space_max());
+        let unused = commit.map_or(0, |(_, length)| whole - signed(layout.space(length)));
+        self.demand_room(&self.file_charges(file, whole - unused))?;
         Ok(NextBlock::New { file, commit })
     }
 
@@ -430,11 +439,11 @@ impl State {
     ) -> Reply {
         self.preserve(file);
         self.commit_block(commit, effects);
-        let id = BlockId(self.counters.next_block);
-        self.counters.next_block += 1;
+        let layout = self.layout(file);
+        let id = self.next_block(layout.policy);
         let stamp = self.mint_stamp();
         let slot = self.blocks.insert(BlockRecord::new(id.0, stamp.0, file));
-        self.block_slots.insert(id.0 - BlockId::FIRST.0, slot);
+        self.index_block(id, slot);
         let body = match self.inodes.get(file).blocks() {
             Body::Empty => Body::One(slot),
             Body::One(first) => Body::List(self.lists.insert(BlockList(vec![first, slot]))),
@@ -446,15 +455,27 @@ impl State {
         let inode = self.inodes.get_mut(file);
         inode.set_blocks(body);
         inode.modified_ns = now;
-        self.charge_file(file, self.replicated(file, self.block_bytes(file)));
+        self.charge_file(file, signed(layout.space_max()));
         let info = self.block_info(slot);
         effects.push(Effect::BlockAdded {
             block: info.block(),
             slot,
             inode: info.inode,
             replication: info.replication,
+            policy: info.policy,
         });
         self.allocated(&info)
+    }
+
+    /// The identity of the next block, or block group of a policy that is not 0.
+    fn next_block(&mut self, policy: u8) -> BlockId {
+        let (counter, step) = match policy {
+            0 => (&mut self.counters.next_block, 1),
+            _ => (&mut self.counters.next_group, BlockId::GROUP_STEP),
+        };
+        let id = BlockId(*counter);
+        *counter = counter.checked_add(step).expect("2^59 block groups are never used up");
+        id
     }
 
     fn allocated(&self, last: &BlockInfo) -> Reply {
@@ -464,7 +485,7 @@ impl State {
             offset: self.inodes.get(file).length - last.length,
             inode: last.inode,
             replication: last.replication,
-            block_bytes: self.block_bytes(file),
+            block_bytes: self.layout(file).block_bytes,
         }
     }
 
@@ -485,25 +506,31 @@ impl State {
         let file = self.blocks.get(slot).inode;
         self.preserve(file);
         self.shorten_copies(file, slot, length);
-        let whole = self.block_bytes(file);
-        let charged = self.replicated(file, self.charged_bytes(slot, whole));
+        let layout = self.layout(file);
+        let charged = signed(self.charged(slot, &layout));
         let record = self.blocks.get_mut(slot);
-        let old = u64::from(record.length);
-        record.length = u32::try_from(length).expect("a plan bounds the length of a block");
+        let old = record.length();
+        record.set_length(length);
         record.set_state(state);
         let inode = self.inodes.get_mut(file);
         inode.length = inode.length - old + length;
-        let space = self.replicated(file, self.charged_bytes(slot, whole)) - charged;
+        let space = signed(self.charged(slot, &layout)) - charged;
         self.charge_file(file, space);
+        self.tell_block(slot, effects);
+    }
+
+    /// A block's stamp, length or state changed.
+    pub(super) fn tell_block(&self, slot: u32, effects: &mut Vec<Effect>) {
         let info = self.block_info(slot);
-        effects.push(Effect::BlockChanged { block: info.block(), slot, state: info.state });
+        let (block, state, policy) = (info.block(), info.state, info.policy);
+        effects.push(Effect::BlockChanged { block, slot, state, policy });
     }
 
     /// Takes the last block of a file away.
     pub(super) fn drop_last_block(&mut self, file: u32, slot: u32, effects: &mut Vec<Effect>) {
         self.preserve(file);
-        let charged = self.charged_bytes(slot, self.block_bytes(file));
-        self.charge_file(file, -self.replicated(file, charged));
+        let charged = self.charged(slot, &self.layout(file));
+        self.charge_file(file, -signed(charged));
         let shown = self.shown_of(file, slot);
         self.unlist_last_block(file, slot);
         self.inodes.get_mut(file).length -= shown;
@@ -591,13 +618,11 @@ impl State {
             return error(Code::Stale, message);
         }
         let file = self.blocks.get(info.slot).inode;
-        if new.length < info.length || new.length > self.block_bytes(file) {
+        let most = self.block_data_max(file);
+        if new.length < info.length || new.length > most {
             let message = format!(
-                "{}: {} bytes, must be {} to {}",
-                info.id,
-                new.length,
-                info.length,
-                self.block_bytes(file)
+                "{}: {} bytes, must be {} to {most}",
+                info.id, new.length, info.length
             );
             return error(Code::InvalidArgument, message);
         }
@@ -614,8 +639,9 @@ impl State {
     ) -> Result<Option<u32>> {
         let file = self.held_file(caller, file, holder)?;
         let last = self.blocks_of(file).last().map(|&slot| self.block_info(slot));
-        if length > self.block_bytes(file) {
-            let message = format!("{length} bytes in a block of {}", self.block_bytes(file));
+        let most = self.block_data_max(file);
+        if length > most {
+            let message = format!("{length} bytes in a block of {most}");
             return error(Code::InvalidArgument, message);
         }
         let grows =

@@ -97,6 +97,7 @@ impl State {
         }
         let mut sections = self.encode_sections();
         self.snapshots.encode(&mut sections);
+        self.encode_erasure(&mut sections);
         sections
     }
 
@@ -176,6 +177,7 @@ impl State {
             next_stamp: r.u64()?,
             files: r.u64()?,
             folders: r.u64()?,
+            next_group: BlockId::FIRST_GROUP.0,
         };
         self.interned = Interned::decode(r)?;
         self.leases = Leases::decode(r)?;
@@ -188,6 +190,10 @@ impl State {
         // And before snapshots, here.
         if r.remaining() > 0 {
             self.snapshots = Snapshots::decode(r)?;
+        }
+        // And before erasure coding, here.
+        if r.remaining() > 0 {
+            self.decode_erasure(r)?;
         }
         r.end()
     }
@@ -303,11 +309,30 @@ impl State {
                 return unsound("a file as long as its blocks");
             }
         }
+        let groups = BlockId::FIRST_GROUP.0..self.counters.next_group;
+        let mut known = Vec::with_capacity(self.blocks.len());
         for (slot, block) in self.blocks.iter() {
-            if !ids.contains(&block.id) || self.block_slots.get(block.id - ids.start).is_some() {
+            let id = BlockId(block.id);
+            let group = groups.contains(&id.0) && id.unit() == 0;
+            if !(group || ids.contains(&id.0)) {
+                return unsound("a block id that was given");
+            }
+            if block.inode >= self.inodes.end() || self.inodes.get(block.inode).is_folder() {
+                return unsound("a file for every block");
+            }
+            let layout = self.inodes.get(block.inode).layout;
+            if (layout as usize) >= self.interned.layouts.len()
+                || group != (self.interned.layouts.get(layout).policy != 0)
+            {
+                return unsound("block groups in striped files, and only there");
+            }
+            known.push((id, slot));
+        }
+        for (id, slot) in known {
+            if self.slot_of_block(id).is_some() {
                 return unsound("a block id that was given once");
             }
-            self.block_slots.insert(block.id - ids.start, slot);
+            self.index_block(id, slot);
         }
         if owned.count != self.blocks.len() || lists.count != self.lists.len() {
             return unsound("no block and no list without a file");
@@ -409,6 +434,7 @@ impl State {
         let mut low = crc32fast::Hasher::new();
         let mut high = crc32fast::Hasher::new_with_initial(0x5eed);
         let mut bytes = self.encode_sections();
+        self.encode_erasure(&mut bytes);
         let mut pending = vec![ROOT];
         while let Some(slot) = pending.pop() {
             let inode = self.inodes.get(slot);

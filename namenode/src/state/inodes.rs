@@ -5,7 +5,7 @@
 //!
 //! Always holds: an id is given once; `length` of a file is the sum of its blocks' lengths.
 
-use proto::InodeId;
+use proto::{BlockId, InodeId};
 
 use super::slab::{NONE, Record};
 use crate::coding::{Malformed, Reader, put_i64, put_u8, put_u16, put_u32, put_u64};
@@ -32,7 +32,7 @@ pub(crate) struct Inode {
     pub length: u64,
     /// Owner, group and mode, interned.
     pub permission: u32,
-    /// Of a file: replication and block size, interned.
+    /// Of a file: replication, block size and erasure-coding policy, interned.
     pub layout: u32,
     /// The folder it is in; of a file with several names, the folder of one. NONE for the root.
     pub parent: u32,
@@ -277,22 +277,25 @@ impl Record for BlockList {
     }
 }
 
-/// One block of a file: 24 bytes. The default is a free slot.
+/// One block or block group of a file: 24 bytes. The default is a free slot.
 #[derive(Default, Clone)]
 pub(crate) struct BlockRecord {
     /// Its identity; 0 is a free slot.
     pub id: u64,
-    /// Generation stamp (56 bits) and state.
+    /// Generation stamp (56 bits), the highest bits of the length (6), and state (2).
     stamp_state: u64,
-    /// Bytes; at most 2 GiB.
-    pub length: u32,
+    /// Bytes, the low 32 bits: a block has at most 2 GiB, a block group as much in each data unit.
+    length_low: u32,
     /// Slot of its file.
     pub inode: u32,
 }
 
+const STATE: u64 = 0b11;
+const LENGTH_HIGH: u64 = 0b1111_1100;
+
 impl BlockRecord {
     pub(crate) fn new(id: u64, stamp: u64, inode: u32) -> Self {
-        let mut record = Self { id, stamp_state: 0, length: 0, inode };
+        let mut record = Self { id, stamp_state: 0, length_low: 0, inode };
         record.set_stamp(stamp);
         record
     }
@@ -308,11 +311,27 @@ impl BlockRecord {
 
     /// 0 being written, 1 complete, 2 under recovery.
     pub(crate) fn state(&self) -> u8 {
-        self.stamp_state as u8
+        (self.stamp_state & STATE) as u8
     }
 
     pub(crate) fn set_state(&mut self, state: u8) {
-        self.stamp_state = self.stamp_state & !0xff | u64::from(state);
+        self.stamp_state = self.stamp_state & !STATE | u64::from(state);
+    }
+
+    /// Bytes of data.
+    pub(crate) fn length(&self) -> u64 {
+        (self.stamp_state & LENGTH_HIGH) >> 2 << 32 | u64::from(self.length_low)
+    }
+
+    pub(crate) fn set_length(&mut self, length: u64) {
+        assert!(length < 1 << 38, "a plan bounds the length of a block");
+        self.stamp_state = self.stamp_state & !LENGTH_HIGH | length >> 32 << 2;
+        self.length_low = length as u32;
+    }
+
+    /// Whether it is a block group.
+    pub(crate) fn is_group(&self) -> bool {
+        BlockId(self.id).is_striped()
     }
 }
 
@@ -330,7 +349,7 @@ impl Record for BlockRecord {
         }
         put_u64(out, self.id);
         put_u64(out, self.stamp_state);
-        put_u32(out, self.length);
+        put_u32(out, self.length_low);
         put_u32(out, self.inode);
     }
 
@@ -340,7 +359,7 @@ impl Record for BlockRecord {
         }
         let malformed = r.malformed("a block id that is not 0, in a known state");
         let record =
-            Self { id: r.u64()?, stamp_state: r.u64()?, length: r.u32()?, inode: r.u32()? };
+            Self { id: r.u64()?, stamp_state: r.u64()?, length_low: r.u32()?, inode: r.u32()? };
         if record.id == 0 || record.state() > 2 { Err(malformed) } else { Ok(record) }
     }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use proto::limits::PRINCIPAL_BYTES_MAX;
+use proto::erasure::{Codec, Policy};
+use proto::limits::{PRINCIPAL_BYTES_MAX, REPLICATION_MAX};
 
 use crate::coding::{Malformed, Reader, put_text, put_u16, put_u32, put_u64};
 
@@ -21,8 +22,52 @@ pub(crate) struct Permission {
 /// How a file's bytes are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Layout {
+    /// Of a striped file 1: each unit once.
     pub replication: u32,
+    /// The most bytes of a block; of a striped file, of a unit.
     pub block_bytes: u64,
+    /// The number of its erasure-coding policy; 0: replicated.
+    pub policy: u8,
+}
+
+/// Where a layout's policy stands in the number that begins it in a checkpoint; replications are far smaller.
+const POLICY_SHIFT: u32 = 24;
+const _: () = assert!(REPLICATION_MAX < 1 << POLICY_SHIFT, "replication and policy share a number");
+
+impl Layout {
+    /// How blocks are coded; `None`: they are replicated.
+    pub(crate) fn coding(&self) -> Option<Policy> {
+        if self.policy == 0 { None } else { Policy::by_id(self.policy) }
+    }
+
+    /// The most bytes of data in one block or block group.
+    pub(crate) fn data_max(&self) -> u64 {
+        match self.coding() {
+            None => self.block_bytes,
+            Some(policy) => self.block_bytes.saturating_mul(policy.data_units.into()),
+        }
+    }
+
+    /// The bytes that a block with so much data takes, in all its replicas or units.
+    pub(crate) fn space(&self, data: u64) -> u64 {
+        match self.coding() {
+            None => data.saturating_mul(self.replication.into()),
+            Some(policy) => policy.group_space(data),
+        }
+    }
+
+    /// What a block is charged until its length is final: a whole one.
+    pub(crate) fn space_max(&self) -> u64 {
+        match self.coding() {
+            None => self.space(self.block_bytes),
+            Some(policy) => self.block_bytes.saturating_mul(policy.units().into()),
+        }
+    }
+}
+
+/// The policy with this number, if files can be coded by it here.
+pub(crate) fn coding(id: u8) -> Option<Policy> {
+    Policy::by_id(id).filter(|policy| policy.codec != Codec::ReedSolomonLegacy)
 }
 
 /// Values with the numbers they got.
@@ -87,7 +132,7 @@ impl Interned {
         }
         put_u32(out, self.layouts.len() as u32);
         for layout in &self.layouts.values {
-            put_u32(out, layout.replication);
+            put_u32(out, layout.replication | u32::from(layout.policy) << POLICY_SHIFT);
             put_u64(out, layout.block_bytes);
         }
     }
@@ -106,9 +151,12 @@ impl Interned {
             all.permissions.number(permission);
         }
         for _ in 0..r.count(12)? {
-            let malformed = r.malformed("a layout with a block size");
-            let layout = Layout { replication: r.u32()?, block_bytes: r.u64()? };
-            if layout.block_bytes == 0 {
+            let malformed = r.malformed("a layout with a block size, replicated or of a known policy");
+            let (first, block_bytes) = (r.u32()?, r.u64()?);
+            let replication = first & ((1 << POLICY_SHIFT) - 1);
+            let layout = Layout { replication, block_bytes, policy: (first >> POLICY_SHIFT) as u8 };
+            let known = layout.policy == 0 || coding(layout.policy).is_some();
+            if layout.block_bytes == 0 || !known {
                 return Err(malformed);
             }
             all.layouts.number(layout);

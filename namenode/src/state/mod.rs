@@ -13,6 +13,7 @@
 //! | `rename` | rename: into, over, and what quotas say |
 //! | `files` | create, append, addBlock, complete and what lies between |
 //! | `concat` | one file of several |
+//! | `erasure` | erasure-coding policies; two files exchange their content |
 //! | `attributes` | access control lists, extended attributes, storage policies |
 //! | `recovery` | truncate, lease and block recovery |
 //! | `links` | the folders of files with several names |
@@ -32,6 +33,7 @@
 pub(crate) mod attributes;
 pub(crate) mod catalogue;
 mod concat;
+mod erasure;
 mod files;
 pub(crate) mod image;
 mod inodes;
@@ -72,6 +74,7 @@ pub use tree::{FileBlocks, Listing};
 use crate::op::{Block, BlockState, Effect, Op, Reply, Request};
 use attributes::Attributes;
 use catalogue::Catalogue;
+use erasure::Enabled;
 use inodes::{BlockList, BlockRecord, Inode};
 use interned::{Interned, Permission};
 use leases::Leases;
@@ -93,6 +96,7 @@ pub(crate) struct Counters {
     pub txid: u64,
     pub next_inode: u64,
     pub next_block: u64,
+    pub next_group: u64,
     pub next_stamp: u64,
     pub files: u64,
     pub folders: u64,
@@ -130,8 +134,10 @@ pub struct BlockInfo {
     pub state: BlockState,
     /// Its file.
     pub inode: InodeId,
-    /// Replicas wanted.
+    /// Replicas wanted; of each unit of a block group 1.
     pub replication: u32,
+    /// The erasure-coding policy of a block group; 0: the block is replicated.
+    pub policy: u8,
 }
 
 impl BlockInfo {
@@ -149,6 +155,7 @@ pub struct State {
     pub(crate) nodes: Nodes,
     pub(crate) inode_slots: IdMap,
     pub(crate) block_slots: IdMap,
+    pub(crate) group_slots: IdMap,
     pub(crate) attributes: Attributes,
     pub(crate) interned: Interned,
     pub(crate) leases: Leases,
@@ -157,6 +164,7 @@ pub struct State {
     pub(crate) quotas: Quotas,
     pub(crate) links: Links,
     pub(crate) snapshots: Snapshots,
+    pub(crate) erasure: Enabled,
     pub(crate) counters: Counters,
 }
 
@@ -185,6 +193,7 @@ impl State {
             nodes: Slab::new(),
             inode_slots: IdMap::default(),
             block_slots: IdMap::default(),
+            group_slots: IdMap::default(),
             attributes: Attributes::new(),
             interned: Interned::new(),
             leases: Leases::default(),
@@ -193,10 +202,12 @@ impl State {
             quotas: Quotas::default(),
             links: Links::default(),
             snapshots: Snapshots::default(),
+            erasure: Enabled::default(),
             counters: Counters {
                 txid: 0,
                 next_inode: InodeId::ROOT.0,
                 next_block: BlockId::FIRST.0,
+                next_group: BlockId::FIRST_GROUP.0,
                 next_stamp: GenerationStamp::FIRST.0,
                 files: 0,
                 folders: 0,
@@ -284,6 +295,7 @@ impl State {
                 Ok(self.concat(now, &plan, sources, effects))
             }
             Op::Snapshot(op) => self.perform_on_snapshot(caller, now, op, effects),
+            Op::Erasure(op) => self.perform_erasure(caller, now, op, effects),
         }
     }
 
@@ -321,6 +333,7 @@ impl State {
                 self.plan_concat(caller, target, sources).map(|_| None)
             }
             Op::Snapshot(op) => self.plan_on_snapshot(caller, request.now_ns, op),
+            Op::Erasure(op) => self.plan_erasure(caller, op),
         }
     }
 
@@ -405,6 +418,7 @@ impl State {
             + self.nodes.memory_bytes()
             + self.inode_slots.memory_bytes()
             + self.block_slots.memory_bytes()
+            + self.group_slots.memory_bytes()
             + self.attributes.memory_bytes()
             + self.snapshots.memory_bytes()
     }
@@ -416,15 +430,16 @@ impl State {
             id: BlockId(record.id),
             slot,
             stamp: GenerationStamp(record.stamp()),
-            length: u64::from(record.length),
-            shown: u64::from(record.length),
+            length: record.length(),
+            shown: record.length(),
             state: match record.state() {
                 0 => BlockState::BeingWritten,
                 1 => BlockState::Complete,
                 _ => BlockState::UnderRecovery,
             },
             inode: InodeId(inode.id),
-            replication: self.replication_of(record.inode),
+            replication: if record.is_group() { 1 } else { self.replication_of(record.inode) },
+            policy: if record.is_group() { self.layout(record.inode).policy } else { 0 },
         }
     }
 

@@ -4,7 +4,8 @@
 //! included), and bytes with replicas counted. Setting the first limit counts the tree once; from then on every
 //! change of names or blocks is charged to all such folders above it, on the way up the `parent` pointers. Where no
 //! quota is set anywhere nothing is counted. As in HDFS, a block counts as a whole block from when it is given to
-//! when its length is final, and a file with several names is charged where each of them is.
+//! when its length is final, and a file with several names is charged where each of them is. A block group counts
+//! with the bytes of all its units, parity included.
 //!
 //! Always holds: what is used equals a count of the tree by its names; an entry without a limit does not exist.
 //!
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use proto::{Code, Error, FsPath, InodeId, Result};
 
 use super::inodes::Inode;
+use super::interned::Layout;
 use super::permissions::denied;
 use super::slab::NONE;
 use super::tree::not_found;
@@ -268,16 +270,19 @@ impl State {
 
     /// The bytes that a file is charged for each of its names.
     pub(crate) fn space_of(&self, file: u32) -> u64 {
-        let layout = self.interned.layouts.get(self.inodes.get(file).layout);
-        let charged = |&block: &u32| self.charged_bytes(block, layout.block_bytes);
-        let bytes = self.blocks_of(file).iter().map(charged).fold(0, u64::saturating_add);
-        bytes.saturating_mul(u64::from(layout.replication))
+        let layout = self.layout(file);
+        let charged = |&block: &u32| self.charged(block, &layout);
+        self.blocks_of(file).iter().map(charged).fold(0, u64::saturating_add)
     }
 
-    /// The bytes that one replica of a block is charged: a whole block until its length is final.
-    pub(super) fn charged_bytes(&self, block: u32, block_bytes: u64) -> u64 {
+    /// The bytes that a block is charged in a file of this layout: those of a whole one until its length is final.
+    pub(super) fn charged(&self, block: u32, layout: &Layout) -> u64 {
         let record = self.blocks.get(block);
-        if record.state() == files::COMPLETE { u64::from(record.length) } else { block_bytes }
+        if record.state() == files::COMPLETE {
+            layout.space(record.length())
+        } else {
+            layout.space_max()
+        }
     }
 
     /// What a change of a file's space by `space` means where its names are.

@@ -11,6 +11,7 @@ use proto::{Code, Error, FsPath, GenerationStamp, InodeId, Result};
 use super::files::{COMPLETE, UNDER_RECOVERY};
 use super::leases::{Lease, PendingRecovery};
 use super::permissions::WRITE;
+use super::quotas::signed;
 use super::{RECOVERY_HOLDER, State};
 use crate::op::{BlockRecovery, BlockState, Caller, Effect, Op, Reply};
 
@@ -93,6 +94,9 @@ impl State {
         self.demand(caller, slot, WRITE, path)?;
         self.demand_file(slot, path)?;
         self.demand_unsealed(slot, path)?;
+        if self.layout(slot).policy != 0 {
+            return error(Code::Unsupported, format!("Cannot truncate file with striped block {path}"));
+        }
         self.demand_closed(slot, path)?;
         let have = self.inodes.get(slot).length;
         if length > have {
@@ -106,18 +110,19 @@ impl State {
     /// How much more, or less, space a file takes when it is cut: a block that is cut inside counts as a whole one
     /// while it is.
     fn space_to_truncate(&self, file: u32, length: u64) -> i64 {
-        let whole = self.block_bytes(file);
+        let layout = self.layout(file);
+        let whole = layout.space_max();
         let (mut start, mut before, mut after) = (0u64, 0u64, 0u64);
         for &block in self.blocks_of(file) {
-            let end = start + u64::from(self.blocks.get(block).length);
-            let charged = self.charged_bytes(block, whole);
+            let end = start + self.blocks.get(block).length();
+            let charged = self.charged(block, &layout);
             before = before.saturating_add(charged);
             if start < length {
                 after = after.saturating_add(if end > length { whole } else { charged });
             }
             start = end;
         }
-        self.replicated(file, after) - self.replicated(file, before)
+        signed(after) - signed(before)
     }
 
     fn truncate(&mut self, file: u32, length: u64, now: i64, effects: &mut Vec<Effect>) -> Reply {
@@ -206,13 +211,14 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Reply {
         let stamp = self.mint_stamp();
-        let length = new_length.unwrap_or(u64::from(self.blocks.get(last).length));
+        let length = new_length.unwrap_or(self.blocks.get(last).length());
         self.set_block(last, length, UNDER_RECOVERY, effects);
         let inode = InodeId(self.inodes.get(file).id);
         let recovery = Some(PendingRecovery { stamp: stamp.0, new_length });
         self.leases.set(inode, Lease { holder: RECOVERY_HOLDER.to_owned(), recovery });
-        let block = self.block_info(last).block();
-        let recovery = BlockRecovery { block, new_stamp: stamp, new_length, inode };
+        let info = self.block_info(last);
+        let (block, policy) = (info.block(), info.policy);
+        let recovery = BlockRecovery { block, new_stamp: stamp, new_length, inode, policy };
         effects.push(Effect::RecoveryStarted(recovery));
         Reply::Recovering { closed: false, recovery: Some(recovery) }
     }
@@ -246,7 +252,7 @@ impl State {
         }
         let cut = pending.and_then(|recovery| recovery.new_length);
         let file = self.blocks.get(slot).inode;
-        if *new_length > self.block_bytes(file) || cut.is_some_and(|cut| cut != *new_length) {
+        if *new_length > self.block_data_max(file) || cut.is_some_and(|cut| cut != *new_length) {
             let message = format!("{}: {new_length} bytes, must be {cut:?}", info.id);
             return error(Code::InvalidArgument, message);
         }

@@ -39,6 +39,7 @@ pub(super) fn create_op(text: &str, holder: &str, overwrite: bool) -> Op {
         create_parents: true,
         replication: 3,
         block_bytes: 4096,
+        erasure: None,
     }
 }
 

@@ -8,6 +8,7 @@ use proto::limits::LISTING_ENTRIES_MAX;
 use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 
 use super::inodes::Body;
+use super::interned::Layout;
 use super::permissions::{EXECUTE, READ};
 use super::slab::NONE;
 use super::snapshots::{DOT_SNAPSHOT, Look, Seen, read_only};
@@ -42,6 +43,12 @@ pub struct FileBlocks {
     pub blocks: Vec<(u64, BlockInfo)>,
     /// The last block of the file with its offset.
     pub last: Option<(u64, BlockInfo)>,
+}
+
+/// Which block group this is, from 0; `None` for a unit, and for what is replicated.
+fn group_index(block: BlockId) -> Option<u64> {
+    let group = block.is_striped() && block.unit() == 0;
+    group.then(|| (block.0 - BlockId::FIRST_GROUP.0) / BlockId::GROUP_STEP)
 }
 
 pub(crate) fn not_found(path: &FsPath) -> Error {
@@ -208,12 +215,14 @@ impl State {
             status.children = u64::from(inode.children());
             status.links = inode.child_folders().saturating_add(2);
             status.snapshottable = inode.is_snapshottable();
+            status.erasure_policy = self.coding_below(slot).into();
         } else {
             let layout = self.interned.layouts.get(inode.layout);
             status.kind = FileKind::File as i32;
             status.length = inode.length;
             status.replication = layout.replication;
             status.block_bytes = layout.block_bytes;
+            status.erasure_policy = layout.policy.into();
             status.open_for_write = inode.is_open();
             status.links = inode.links;
         }
@@ -261,7 +270,31 @@ impl State {
         self.inode_slots.get(inode.0.checked_sub(InodeId::ROOT.0)?)
     }
 
+    /// The slot of a block or a block group; units have none.
     pub(crate) fn slot_of_block(&self, block: BlockId) -> Option<u32> {
+        if block.is_striped() {
+            return self.group_slots.get(group_index(block)?);
+        }
         self.block_slots.get(block.0.checked_sub(BlockId::FIRST.0)?)
+    }
+
+    /// Remembers where a block's record is.
+    pub(crate) fn index_block(&mut self, block: BlockId, slot: u32) {
+        match group_index(block) {
+            Some(index) => self.group_slots.insert(index, slot),
+            None => self.block_slots.insert(block.0 - BlockId::FIRST.0, slot),
+        }
+    }
+
+    /// Forgets where a block's record was.
+    pub(crate) fn unindex_block(&mut self, block: BlockId) {
+        match group_index(block) {
+            Some(index) => self.group_slots.remove(index),
+            None => self.block_slots.remove(block.0 - BlockId::FIRST.0),
+        }
+    }
+
+    pub(crate) fn layout(&self, file: u32) -> Layout {
+        *self.interned.layouts.get(self.inodes.get(file).layout)
     }
 }

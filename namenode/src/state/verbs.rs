@@ -5,7 +5,7 @@
 //! blocks that go with it are effects in the order of the names.
 
 use proto::limits::{PRINCIPAL_BYTES_MAX, REPLICATION_MAX};
-use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
+use proto::{Code, Error, FsPath, InodeId, Result};
 
 use super::inodes::{Body, Inode};
 use super::interned::{Layout, Permission};
@@ -358,7 +358,7 @@ impl State {
     pub(super) fn forget_block(&mut self, slot: u32, effects: &mut Vec<Effect>) {
         let block = self.block_info(slot).block();
         self.blocks.remove(slot);
-        self.block_slots.remove(block.id.0 - BlockId::FIRST.0);
+        self.unindex_block(block.id);
         effects.push(Effect::BlockRemoved { block, slot });
     }
 
@@ -489,6 +489,10 @@ impl State {
         self.demand(caller, slot, WRITE, path)?;
         if self.inodes.get(slot).is_folder() {
             return error(Code::IsFolder, format!("{path} is a folder: it has no replicas"));
+        }
+        if self.layout(slot).policy != 0 {
+            let message = format!("{path} is erasure coded: it has no replicas");
+            return error(Code::Unsupported, message);
         }
         let charges = self.file_charges(slot, self.space_to_replicate(slot, replication));
         self.demand_room(&charges)?;

@@ -12,7 +12,7 @@ const C: NodeIndex = NodeIndex(2);
 const ID: BlockId = BlockId(1_073_741_825);
 
 fn complete(stamp: u64, length: u64) -> BlockTruth {
-    BlockTruth { stamp: GenerationStamp(stamp), length, complete: true, replication: 3 }
+    BlockTruth { stamp: GenerationStamp(stamp), length, complete: true, replication: 3, policy: 0 }
 }
 
 fn writing(stamp: u64) -> BlockTruth {

@@ -120,6 +120,7 @@ async fn step(log: &Log, model: &mut Model, step: &Step) {
                 create_parents: true,
                 replication: 1,
                 block_bytes: 4096,
+                erasure: None,
             };
             let result = log.propose(request(1, op)).await;
             let possible = can_make(model, at) && model.get(at) != Some(&Thing::Folder);

@@ -1,5 +1,5 @@
 //! What hangs on some files and folders beside owner, group and mode: access control lists, extended attributes, a
-//! storage policy of their own.
+//! storage policy of their own, an erasure-coding policy of a folder's own.
 //!
 //! | module | owns |
 //! |---|---|
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use proto::{Code, Error, FsPath, Result};
 
 use super::State;
+use super::interned::coding;
 use super::slab::{Record, Slab};
 use crate::coding::{Malformed, Reader, put_bool, put_u8, put_u32};
 use crate::op::Caller;
@@ -51,6 +52,8 @@ pub(crate) struct Attached {
     owner: u32,
     /// Its own storage policy; 0 for none.
     pub policy: u8,
+    /// Of a folder: the erasure-coding policy of new files below it, if it has its own; 0: they are replicated.
+    pub erasure: Option<u8>,
     /// What the mode can't say.
     pub acl: Option<Arc<Acl>>,
     /// The newest first.
@@ -59,12 +62,13 @@ pub(crate) struct Attached {
 
 impl Attached {
     fn is_bare(&self) -> bool {
-        self.policy == 0 && self.acl.is_none() && self.xattrs.is_empty()
+        self.policy == 0 && self.erasure.is_none() && self.acl.is_none() && self.xattrs.is_empty()
     }
 
     /// The record without the inode that it belongs to.
     pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
-        put_u8(out, self.policy);
+        // Both kinds of policy have numbers below 15: one byte, as before there was a second kind.
+        put_u8(out, self.policy | self.erasure.map_or(0, |id| id + 1) << 4);
         put_bool(out, self.acl.is_some());
         if let Some(acl) = &self.acl {
             acl.encode(out);
@@ -95,7 +99,8 @@ impl Record for Attached {
         if owner == 0 {
             return Ok(Self::default());
         }
-        let policy = r.u8()?;
+        let policies = r.u8()?;
+        let (policy, erasure) = (policies & 0xf, (policies >> 4).checked_sub(1));
         let acl = if r.bool()? { Some(Arc::new(Acl::decode(r)?)) } else { None };
         let malformed = r.malformed("at most 32 extended attributes, and not nothing at all");
         let count = usize::from(r.u8()?);
@@ -103,7 +108,7 @@ impl Record for Attached {
             return Err(malformed);
         }
         let xattrs = (0..count).map(|_| decode_xattr(r)).collect::<Result<Vec<_>, _>>()?;
-        let attached = Self { owner, policy, acl, xattrs };
+        let attached = Self { owner, policy, erasure, acl, xattrs };
         if attached.is_bare() { Err(malformed) } else { Ok(attached) }
     }
 
@@ -121,11 +126,19 @@ pub(crate) struct Attributes {
     pub(super) acls: BTreeSet<Arc<Acl>>,
     /// Inodes with a storage policy of their own: with none, nobody looks for an inherited one.
     policies: usize,
+    /// Folders with an erasure-coding policy of their own; as above.
+    codings: usize,
 }
 
 impl Attributes {
     pub(super) fn new() -> Self {
-        Self { records: Slab::new(), slots: BTreeMap::new(), acls: BTreeSet::new(), policies: 0 }
+        Self {
+            records: Slab::new(),
+            slots: BTreeMap::new(),
+            acls: BTreeSet::new(),
+            policies: 0,
+            codings: 0,
+        }
     }
 
     fn get(&self, inode: u32) -> Option<&Attached> {
@@ -139,10 +152,12 @@ impl Attributes {
             None => Attached { owner: inode + 1, ..Attached::default() },
         };
         let (old_acl, old_policy) = (attached.acl.clone(), attached.policy);
+        self.codings -= usize::from(attached.erasure.is_some());
         change(&mut attached);
         attached.acl = attached.acl.map(|acl| self.shared(acl));
         self.policies += usize::from(attached.policy != 0);
         self.policies -= usize::from(old_policy != 0);
+        self.codings += usize::from(attached.erasure.is_some());
         match (at, attached.is_bare()) {
             (Some(at), true) => {
                 self.records.remove(at);
@@ -197,7 +212,12 @@ impl State {
         self.attached(slot).and_then(|attached| attached.acl.as_ref())
     }
 
-    fn change_attached(&mut self, slot: u32, change: impl FnOnce(&mut Attached)) {
+    /// Whether any folder has an erasure-coding policy of its own.
+    pub(super) fn has_codings(&self) -> bool {
+        self.attributes.codings > 0
+    }
+
+    pub(super) fn change_attached(&mut self, slot: u32, change: impl FnOnce(&mut Attached)) {
         self.attributes.change(slot, change);
         let has = self.attributes.get(slot).is_some();
         if self.inodes.get(slot).has_attributes() != has {
@@ -210,8 +230,7 @@ impl State {
         let copied = self.attached(from_slot).cloned();
         self.change_attached(to_slot, |attached| {
             let copied = copied.unwrap_or_default();
-            (attached.policy, attached.acl, attached.xattrs) =
-                (copied.policy, copied.acl, copied.xattrs);
+            *attached = Attached { owner: attached.owner, ..copied };
         });
     }
 
@@ -309,10 +328,15 @@ impl State {
             if attached.policy != 0 && storage_policy(attached.policy).is_none() {
                 return unsound("a known storage policy");
             }
+            let coded = |id| id == 0 || coding(id).is_some();
+            if attached.erasure.is_some_and(|id| !folder || !coded(id)) {
+                return unsound("a known erasure-coding policy of a folder");
+            }
             if xattrs::has_twins(&attached.xattrs) {
                 return unsound("each extended attribute once");
             }
             self.attributes.policies += usize::from(attached.policy != 0);
+            self.attributes.codings += usize::from(attached.erasure.is_some());
         }
         let flagged = self.inodes.iter().filter(|(_, inode)| inode.has_attributes()).count();
         if flagged != self.attributes.records.len() {

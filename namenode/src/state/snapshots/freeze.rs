@@ -20,7 +20,7 @@ use super::super::files::COMPLETE;
 use super::super::inodes::{BlockList, Body};
 use super::super::quotas::Usage;
 use super::super::slab::NONE;
-use super::super::{BlockState, State};
+use super::super::State;
 use super::Snapshots;
 use crate::op::Effect;
 use proto::{BlockId, InodeId};
@@ -150,7 +150,7 @@ impl State {
     /// How many blocks of a file show anything, or stand before one that does.
     fn blocks_shown(&self, file: u32) -> usize {
         let blocks = self.blocks_of(file);
-        let empty = |&&block: &&u32| self.blocks.get(block).length == 0;
+        let empty = |&&block: &&u32| self.blocks.get(block).length() == 0;
         blocks.len() - blocks.iter().rev().take_while(empty).count()
     }
 
@@ -178,9 +178,7 @@ impl State {
     fn finish_block(&mut self, block: u32, effects: &mut Vec<Effect>) {
         if self.blocks.get(block).state() != COMPLETE {
             self.blocks.get_mut(block).set_state(COMPLETE);
-            let info = self.block_info(block);
-            let state = BlockState::Complete;
-            effects.push(Effect::BlockChanged { block: info.block(), slot: block, state });
+            self.tell_block(block, effects);
         }
     }
 
@@ -285,8 +283,7 @@ impl State {
                 self.finish_block(slot, effects);
             }
             if replication != before {
-                let block = BlockId(self.blocks.get(slot).id);
-                effects.push(Effect::ReplicationChanged { block, slot, replication });
+                self.tell_replication(slot, replication, effects);
             }
         }
     }
@@ -298,6 +295,11 @@ impl State {
         }
         let live = self.slot_of_inode(InodeId(id));
         live.into_iter().chain(self.snapshots.copies_of(id)).filter(|&slot| slot != but).collect()
+    }
+
+    /// Whether a snapshot holds a former state of a live file.
+    pub(in super::super) fn has_copies(&self, slot: u32) -> bool {
+        self.snapshots.copies_of(self.inodes.get(slot).id).next().is_some()
     }
 
     /// The blocks of one live file are about to go to another.
@@ -370,17 +372,18 @@ impl State {
     /// A block's length within the file's bound of it, if there is one.
     pub(in super::super) fn bounded(&self, file: u32, block: u32) -> u64 {
         let bound = self.snapshots.bound(file, block);
-        u64::from(bound.unwrap_or_else(|| self.blocks.get(block).length))
+        bound.map_or_else(|| self.blocks.get(block).length(), u64::from)
     }
 
     /// A live file is about to go on in this block: frozen files that show all of it, and more blocks behind it, go on
     /// showing what it has now.
     pub(in super::super) fn bind_copies(&mut self, file: u32, block: u32) {
-        let length = self.blocks.get(block).length;
+        let length = self.blocks.get(block).length();
+        let bound = || u32::try_from(length).expect("only what is replicated is written on");
         for copy in self.other_holders(self.inodes.get(file).id, file) {
             let blocks = self.blocks_of(copy);
             if blocks.contains(&block) && blocks.last() != Some(&block) {
-                self.snapshots.bounds.entry((copy, block)).or_insert(length);
+                self.snapshots.bounds.entry((copy, block)).or_insert_with(bound);
             }
         }
     }
@@ -433,7 +436,15 @@ impl State {
             slots.dedup();
         }
         for slot in slots {
-            let block = BlockId(self.blocks.get(slot).id);
+            self.tell_replication(slot, replication, effects);
+        }
+    }
+
+    /// Other replicas are wanted of a block; of a group's units never.
+    fn tell_replication(&self, slot: u32, replication: u32, effects: &mut Vec<Effect>) {
+        let record = self.blocks.get(slot);
+        if !record.is_group() {
+            let block = BlockId(record.id);
             effects.push(Effect::ReplicationChanged { block, slot, replication });
         }
     }

@@ -164,7 +164,7 @@ impl State {
                 || self.inodes.get(file).is_vacant()
                 || self.inodes.get(file).is_folder()
                 || !self.blocks_of(file).contains(&block)
-                || shown > self.blocks.get(block).length
+                || u64::from(shown) > self.blocks.get(block).length()
             {
                 return unsound("a bound of a block that a file has");
             }

@@ -81,6 +81,7 @@ fn concat_is_refused_in_hdfs_words() {
         create_parents,
         replication,
         block_bytes,
+        erasure: None,
     };
     world.ok(large);
     let block = world.block("/d/large", None).unwrap();

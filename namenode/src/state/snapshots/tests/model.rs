@@ -220,6 +220,7 @@ impl Run {
             create_parents: true,
             replication: 1 + self.rng.next(4) as u32,
             block_bytes: BLOCK_BYTES,
+            erasure: None,
         };
         if self.both(|_| create.clone())[0].is_some() {
             self.go_on(path);

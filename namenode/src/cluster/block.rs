@@ -1,5 +1,6 @@
 //! What is said of a block and its replicas: by the namespace, by DataNodes, to readers. Plain values.
 
+use proto::erasure::Policy;
 use proto::granary::ReplicaState;
 use proto::{BlockId, GenerationStamp};
 
@@ -71,4 +72,24 @@ pub struct Totals {
     pub missing: u64,
     /// Complete blocks with at least one replica known to be damaged.
     pub corrupt: u64,
+}
+
+/// How many units of a complete block group are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupState {
+    /// Units with bytes that have a good replica.
+    pub good: u8,
+    /// As many units, whichever, are enough to read the group.
+    pub needed: u8,
+    /// Units that there should be: those with bytes.
+    pub wanted: u8,
+}
+
+/// What the namespace says of a unit, by what it says of its block group; `None`: the group has no such unit.
+pub fn unit_truth(group: &BlockTruth, unit: u8) -> Option<BlockTruth> {
+    let policy = Policy::by_id(group.policy).filter(|policy| unit < policy.units())?;
+    let length = policy.unit_bytes(group.length, unit);
+    // A unit without a byte is stored nowhere; while the group is written, any unit may get some.
+    let replication = u32::from(!group.complete || length > 0);
+    Some(BlockTruth { length, replication, ..*group })
 }

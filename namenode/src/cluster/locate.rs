@@ -1,7 +1,7 @@
 //! Where blocks are and may go: locations for readers, targets for writers, addresses of nodes.
 
 use proto::granary::DatanodeAddress;
-use proto::{BlockId, Code, Error, Result};
+use proto::{BlockId, Result};
 
 use super::Cluster;
 use super::datanodes::{Liveness, NodeIndex};
@@ -13,16 +13,7 @@ impl Cluster {
     /// registering, `Unavailable`, so that a writer that lived through a restart asks again.
     pub fn place(&mut self, wanted: &Wanted<'_>) -> Result<Vec<NodeIndex>> {
         let chosen = placement::choose(&self.datanodes, &mut self.rng, wanted);
-        chosen.map_err(|error| match self.gathering {
-            true => Error::new(
-                Code::Unavailable,
-                format!(
-                    "{}; the NameNode has just started: they may be on their way",
-                    error.message
-                ),
-            ),
-            false => error,
-        })
+        chosen.map_err(|error| self.perhaps_gathering(error))
     }
 
     /// Indexes of uuids, in their order; unknown ones are left out.

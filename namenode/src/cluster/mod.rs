@@ -9,6 +9,7 @@
 //! | `settle` | what a block no longer needs goes |
 //! | [`topology`] | racks, and what placement asks of them |
 //! | [`placement`], `locate`, `promises` | targets of a new block; where blocks are; room kept for them |
+//! | [`groups`] | block groups of striped files: their units |
 //! | [`invalidate`], `outbox` | deletions that wait; all else that waits for a DataNode |
 //! | [`repair`] | copies of under-replicated blocks |
 //! | [`safemode`] | when nothing may be changed yet |
@@ -21,6 +22,7 @@
 
 pub mod block;
 pub mod datanodes;
+pub mod groups;
 pub mod invalidate;
 pub mod leases;
 mod locate;

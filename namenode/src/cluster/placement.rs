@@ -35,6 +35,27 @@ pub struct Wanted<'a> {
 
 /// Chooses nodes. Errors: `NotEnoughDatanodes`, telling how many live, are excluded, and are full.
 pub fn choose(nodes: &Datanodes, rng: &mut Choices, wanted: &Wanted<'_>) -> Result<Vec<NodeIndex>> {
+    choose_by(pick, nodes, rng, wanted)
+}
+
+/// As [`choose`], for the units of one block group: the next goes to a rack that has the fewest.
+pub fn choose_for_units(
+    nodes: &Datanodes,
+    rng: &mut Choices,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<NodeIndex>> {
+    choose_by(pick_for_unit, nodes, rng, wanted)
+}
+
+/// What chooses the place, in a list of nodes, of the one after those chosen.
+type Pick = fn(&Datanodes, &mut Choices, &[NodeIndex], &[NodeIndex], &Wanted<'_>, usize) -> usize;
+
+fn choose_by(
+    pick: Pick,
+    nodes: &Datanodes,
+    rng: &mut Choices,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<NodeIndex>> {
     let mut free: Vec<NodeIndex> = Vec::new();
     let (mut alive, mut excluded, mut full, mut suspect) = (0, 0, 0, 0);
     for (index, node) in nodes.iter() {
@@ -124,6 +145,28 @@ fn pick(
     ];
     let among = choices.iter().find(|among| !among.is_empty()).expect("some node is free");
     better_of_two(nodes, rng, free, among)
+}
+
+/// The place in `free` of the next unit's node: in the rack that has the fewest units, on a host without one if there
+/// is such.
+fn pick_for_unit(
+    nodes: &Datanodes,
+    rng: &mut Choices,
+    free: &[NodeIndex],
+    chosen: &[NodeIndex],
+    wanted: &Wanted<'_>,
+    _racks: usize,
+) -> usize {
+    let placed: Vec<NodeIndex> = wanted.existing.iter().chain(chosen).copied().collect();
+    let key = |&at: &usize| {
+        let (rack, host) = (nodes.rack(free[at]), &nodes.get(free[at]).address.host);
+        let in_rack = placed.iter().filter(|&&other| nodes.rack(other) == rack).count();
+        let on_host = placed.iter().filter(|&&other| nodes.get(other).address.host == *host);
+        (in_rack, on_host.count())
+    };
+    let least = (0..free.len()).map(|at| key(&at)).min().expect("some node is free");
+    let among: Vec<usize> = (0..free.len()).filter(|at| key(at) == least).collect();
+    better_of_two(nodes, rng, free, &among)
 }
 
 fn better_of_two(

@@ -90,19 +90,28 @@ impl Cluster {
         new_stamp: GenerationStamp,
         new_length: Option<u64>,
     ) -> bool {
-        let mut nodes = self.replicas.locations(id, truth).nodes;
-        nodes.retain(|&node| self.datanodes.get(node).liveness != Liveness::Dead);
+        let mut found: Vec<(NodeIndex, u8)> = match truth.policy {
+            0 => {
+                self.replicas.locations(id, truth).nodes.into_iter().map(|node| (node, 0)).collect()
+            }
+            _ => self.group_nodes(id, truth),
+        };
+        found.retain(|&(node, _)| self.datanodes.get(node).liveness != Liveness::Dead);
+        let nodes: Vec<NodeIndex> = found.iter().map(|&(node, _)| node).collect();
         let Some(leader) = self.recoveries.begin(now_ms, (id, inode), new_stamp, &nodes) else {
             return false;
         };
-        nodes.retain(|&node| node != leader);
-        nodes.insert(0, leader);
+        // The leader first; the others keep their order.
+        found.sort_by_key(|&(node, _)| node != leader);
+        let (nodes, units): (Vec<NodeIndex>, Vec<u8>) = found.into_iter().unzip();
+        let units = if truth.policy == 0 { Vec::new() } else { units };
         let command = RecoverBlock {
             block: Some(Block { id: id.0, generation_stamp: truth.stamp.0, length: truth.length }),
             new_generation_stamp: new_stamp.0,
             replicas: self.addresses(&nodes),
             new_length,
-            ..Default::default()
+            erasure_policy: truth.policy.into(),
+            units: units.into(),
         };
         let outbox = &mut self.outboxes[usize::from(leader.0)];
         if outbox.recover.len() < OUTBOX_MAX {

@@ -106,7 +106,12 @@ impl Cluster {
             Verdict::Noted => {}
             Verdict::Finalized | Verdict::Bad => match truth {
                 Some(truth) if truth.complete => self.settle_block(replica.id, &truth),
-                Some(_) => self.effects.push(Effect::Finalized(replica.id)),
+                Some(_) => {
+                    // Of a unit, whoever waits for its group.
+                    let striped = replica.id.is_striped();
+                    let id = if striped { replica.id.group() } else { replica.id };
+                    self.effects.push(Effect::Finalized(id));
+                }
                 None => {}
             },
             Verdict::Unknown => {

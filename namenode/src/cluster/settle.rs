@@ -12,8 +12,12 @@ use super::replicas::BlockTruth;
 use super::{Cluster, Effect};
 
 impl Cluster {
-    /// The namespace made, changed or (`None`) dropped a block.
+    /// The namespace made, changed or (`None`) dropped a block or a block group.
     pub fn block_changed(&mut self, id: BlockId, truth: Option<&BlockTruth>) {
+        if id.is_striped() {
+            self.group_changed(id, truth);
+            return;
+        }
         match truth {
             Some(truth) => {
                 self.replicas.sync(id, truth);

@@ -7,10 +7,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use proto::erasure::Policy;
 use proto::granary::*;
 use proto::{BlockId, Code, Error, GenerationStamp, InodeId, Result};
 
 use super::access::{Method, check_principal};
+use super::groups::policy_of;
 use super::node::{Node, file_ref, host_of, look_up, required, truth_of, unexpected};
 use crate::cluster::datanodes::NodeIndex;
 use crate::cluster::placement::Wanted;
@@ -40,7 +42,12 @@ impl Node {
         let host = if message.client_host.is_empty() { host_of(peer) } else { message.client_host };
         let excluded = self.volatile.cluster(|cluster, _| cluster.find_all(&message.excluded));
         // Nothing is minted if there is no node to write to.
-        let (replication, block_bytes) = self.layout(&call.0, &file)?;
+        let status = self.file_to_write(&call.0, &file)?;
+        let (replication, block_bytes) = (status.replication, status.block_bytes);
+        if let Some(policy) = policy_of(&status) {
+            let op = Op::AddBlock { file, holder: message.holder, previous };
+            return self.add_group(call, op, policy, (block_bytes, excluded)).await;
+        }
         let favoured = self.volatile.cluster(|cluster, _| cluster.find_all(&message.favoured));
         let mut targets = self.choose(&Wanted {
             replicas: replication as usize,
@@ -95,7 +102,12 @@ impl Node {
         let block = required("block", message.block)?;
         let file = file_ref(&message.path, message.inode)?;
         self.check_holder(&caller, &file, &message.holder)?;
-        let (_, block_bytes) = self.layout(&caller, &file)?;
+        let status = self.file_to_write(&caller, &file)?;
+        if policy_of(&status).is_some() {
+            let message = format!("{} is striped: a lost unit is not replaced", file.path);
+            return Err(Error::new(Code::Unsupported, message));
+        }
+        let block_bytes = status.block_bytes;
         let (existing, excluded) = self.volatile.cluster(|cluster, _| {
             (cluster.find_all(&message.existing), cluster.find_all(&message.excluded))
         });
@@ -122,6 +134,10 @@ impl Node {
         let block = required("block", message.block)?.into();
         let op = Op::UpdateBlockForPipeline { block, holder: message.holder };
         match self.propose(call, op).await? {
+            Reply::Stamped(block) if block.id.is_striped() => {
+                let known = self.log.read(|state| state.block(block.id));
+                Ok(self.group_with_stamp(block, known.map_or(0, |info| info.policy)))
+            }
             Reply::Stamped(block) => Ok(LocatedBlock {
                 locations: self.volatile.cluster(|cluster, _| {
                     let nodes = cluster.replicas.pipeline(block.id);
@@ -144,6 +160,12 @@ impl Node {
         let old_block: op::Block = required("old block", message.old_block)?.into();
         let new_block: op::Block = required("new block", message.new_block)?.into();
         let op = Op::UpdatePipeline { holder: message.holder, old_block, new_block };
+        if new_block.id.is_striped() {
+            let nodes = self.unit_nodes(&message.datanodes)?;
+            self.propose(call, op).await?;
+            self.volatile.cluster(|cluster, _| cluster.move_group(new_block.id, &nodes));
+            return Ok(Empty {});
+        }
         self.propose(call, op).await?;
         self.volatile.cluster(|cluster, _| {
             let nodes = cluster.find_all(&message.datanodes);
@@ -219,6 +241,16 @@ impl Node {
             let Some(known) = known.filter(|known| known.state != BlockState::Complete) else {
                 return true;
             };
+            if let Some(policy) = Policy::by_id(known.policy) {
+                let needed = policy.units_needed(block.length);
+                return self.volatile.cluster(|cluster, _| {
+                    if !cluster.replicas.knows_group(block.id) {
+                        cluster.block_changed(block.id, Some(&truth_of(&known)));
+                    }
+                    let (stamp, length) = (block.stamp, block.length);
+                    cluster.finalized_units(block.id, policy, stamp, length) >= needed.into()
+                });
+            }
             let min = self.config.replication_min.min(known.replication) as usize;
             self.volatile.cluster(|cluster, _| {
                 cluster.replicas.sync_if_new(block.id, &truth_of(&known));
@@ -247,28 +279,35 @@ impl Node {
     }
 
     fn not_replicated_yet(&self, block: &op::Block) -> Error {
-        let count = self
-            .volatile
-            .cluster(|cluster, _| cluster.replicas.finalized(block.id, block.stamp, block.length));
+        let known = self.log.read(|state| state.block(block.id));
+        let policy = known.and_then(|info| Policy::by_id(info.policy));
+        let (count, needed) = self.volatile.cluster(|cluster, _| match policy {
+            None => (
+                cluster.replicas.finalized(block.id, block.stamp, block.length),
+                self.config.replication_min,
+            ),
+            Some(policy) => (
+                cluster.finalized_units(block.id, policy, block.stamp, block.length),
+                policy.units_needed(block.length).into(),
+            ),
+        });
         Error::new(
             Code::NotReplicatedYet,
             format!(
-                "{} {} of {} bytes has {count} reported replicas, {} are needed",
-                block.id, block.stamp, block.length, self.config.replication_min
+                "{} {} of {} bytes has {count} reported replicas or units, {needed} are needed",
+                block.id, block.stamp, block.length
             ),
         )
     }
 
-    /// (replicas, bytes of a block) that a file asks for.
-    fn layout(&self, caller: &op::Caller, file: &FileRef) -> Result<(u32, u64)> {
+    /// A file that a writer names, with what it asks for.
+    fn file_to_write(&self, caller: &op::Caller, file: &FileRef) -> Result<FileStatus> {
         let status = self.log.read(|state| match file.inode {
             Some(inode) => Ok(state.inode_status(inode)),
             None => state.status(caller, &file.path),
         })?;
         match status {
-            Some(status) if status.kind() == FileKind::File => {
-                Ok((status.replication, status.block_bytes))
-            }
+            Some(status) if status.kind() == FileKind::File => Ok(status),
             Some(_) => Err(Error::new(Code::IsFolder, format!("{} is a folder", file.path))),
             None => Err(Error::new(
                 Code::LeaseExpired,

@@ -107,26 +107,32 @@ impl Node {
             delete_block: message.delete_block,
         };
         self.propose_own(op).await?;
-        self.recovered(
-            &message.datanodes,
-            Reported {
-                id: block.id,
-                stamp: new_stamp,
-                length: message.new_length,
-                state: ReplicaState::Finalized,
-            },
-        );
+        let outcome = op::Block { id: block.id, stamp: new_stamp, length: message.new_length };
+        self.recovered(&message.datanodes, &message.units, outcome);
         Ok(CommitBlockSynchronizationReply {})
     }
 
-    /// The replicas that a recovery settled are there already, before their nodes report them.
-    fn recovered(&self, uuids: &[String], replica: Reported) {
+    /// The replicas that a recovery settled, or the units, are there already, before their nodes report them.
+    fn recovered(&self, uuids: &[String], units: &[u8], outcome: op::Block) {
         self.log.read(|state| {
-            let truth = look_up(state, replica.id);
             self.volatile.cluster(|cluster, _| {
-                for node in cluster.find_all(uuids) {
-                    if truth.is_some() && cluster.datanodes.get(node).liveness != Liveness::Dead {
-                        cluster.replicas.report(node, &replica, truth.as_ref());
+                for (at, uuid) in uuids.iter().enumerate() {
+                    let unit = units.get(at).copied().filter(|unit| *unit < 16);
+                    let id = match (outcome.id.is_striped(), unit) {
+                        (false, _) => outcome.id,
+                        (true, Some(unit)) => outcome.id.group().of_unit(unit),
+                        (true, None) => continue,
+                    };
+                    let (Some(node), Some(truth)) =
+                        (cluster.datanodes.find(uuid), look_up(state, id))
+                    else {
+                        continue;
+                    };
+                    let length = if id.is_striped() { truth.length } else { outcome.length };
+                    let state = ReplicaState::Finalized;
+                    let replica = Reported { id, stamp: outcome.stamp, length, state };
+                    if cluster.datanodes.get(node).liveness != Liveness::Dead {
+                        cluster.replicas.report(node, &replica, Some(&truth));
                     }
                 }
             });
@@ -237,7 +243,10 @@ impl Node {
         recovery: &op::BlockRecovery,
     ) -> Result<()> {
         let id = recovery.block.id;
-        let written = self.volatile.cluster(|cluster, _| cluster.has_any_replica(id));
+        let written = self.volatile.cluster(|cluster, _| match recovery.policy {
+            0 => cluster.has_any_replica(id),
+            policy => cluster.has_any_unit(id, policy),
+        });
         if written || truth.is_some_and(|truth| truth.length > 0) || recovery.new_length.is_some() {
             return Ok(());
         }

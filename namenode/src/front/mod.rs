@@ -5,6 +5,7 @@
 //! | [`access`] | the table of methods: who may call them; callers and their groups |
 //! | [`node`] | what all front ends share; how an operation is proposed and counted |
 //! | [`namespace`], [`blocks`], [`leases`] | what clients ask: names; blocks of open files; who writes |
+//! | `groups` | block groups of open striped files |
 //! | [`datanodes`] | the streams of DataNodes |
 //! | [`catalogue`] | stores, and the streams of kvserve nodes |
 //! | [`quotas`] | quotas, sums over trees |
@@ -29,6 +30,7 @@ pub mod blocks;
 pub mod catalogue;
 pub mod datanodes;
 pub mod fsck;
+mod groups;
 pub mod hadoop;
 pub mod http;
 pub mod jmx;

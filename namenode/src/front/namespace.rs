@@ -186,6 +186,7 @@ impl Node {
             create_parents: message.create_parents,
             replication: replication as u32,
             block_bytes,
+            erasure: message.erasure_policy.map(policy_number).transpose()?,
         };
         match self.propose(call, op).await? {
             Reply::File(status) => Ok(CreateReply { status: Some(*status) }),
@@ -268,6 +269,13 @@ impl Node {
             Op::SetReplication { path: path(&message.path)?, replication: message.replication };
         self.propose(call, op).await.map(|_| Empty {})
     }
+}
+
+/// The number of an erasure-coding policy in a message.
+pub(super) fn policy_number(number: u32) -> Result<u8> {
+    u8::try_from(number).map_err(|_| {
+        Error::new(Code::InvalidArgument, format!("there is no erasure-coding policy {number}"))
+    })
 }
 
 /// Checks what a file asks for.

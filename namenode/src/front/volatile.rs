@@ -199,13 +199,13 @@ impl Drop for Waiter {
 /// One effect of a journaled operation, taken by the cluster.
 fn take_one(cluster: &mut Cluster, now_ms: u64, effect: &op::Effect) {
     match effect {
-        op::Effect::BlockAdded { block, replication, .. } => {
-            let truth = truth(block, BlockState::BeingWritten, *replication);
+        op::Effect::BlockAdded { block, replication, policy, .. } => {
+            let truth = truth(block, BlockState::BeingWritten, *replication, *policy);
             cluster.block_changed(block.id, Some(&truth));
         }
-        op::Effect::BlockChanged { block, state, .. } => {
+        op::Effect::BlockChanged { block, state, policy, .. } => {
             if let Some(replication) = cluster.replicas.wanted(block.id) {
-                cluster.block_changed(block.id, Some(&truth(block, *state, replication)));
+                cluster.block_changed(block.id, Some(&truth(block, *state, replication, *policy)));
             }
         }
         op::Effect::BlockRemoved { block, .. } => cluster.block_changed(block.id, None),
@@ -214,7 +214,8 @@ fn take_one(cluster: &mut Cluster, now_ms: u64, effect: &op::Effect) {
         }
         op::Effect::RecoveryStarted(recovery) => {
             let replication = cluster.replicas.wanted(recovery.block.id).unwrap_or(1);
-            let truth = truth(&recovery.block, BlockState::UnderRecovery, replication);
+            let state = BlockState::UnderRecovery;
+            let truth = truth(&recovery.block, state, replication, recovery.policy);
             let names = (recovery.block.id, recovery.inode);
             if !cluster.begin_recovery(
                 now_ms,
@@ -233,12 +234,13 @@ fn take_one(cluster: &mut Cluster, now_ms: u64, effect: &op::Effect) {
 }
 
 /// The namespace's view of a block, as the cluster takes it.
-pub fn truth(block: &op::Block, state: BlockState, replication: u32) -> BlockTruth {
+pub fn truth(block: &op::Block, state: BlockState, replication: u32, policy: u8) -> BlockTruth {
     BlockTruth {
         stamp: block.stamp,
         length: block.length,
         complete: state == BlockState::Complete,
         replication,
+        policy,
     }
 }
 

@@ -9,9 +9,7 @@ use proto::{FsPath, InodeId};
 
 use super::Op;
 use super::codec::{path, principal, put_path};
-use crate::coding::{
-    Malformed, Reader, put_bool, put_i64, put_text, put_u8, put_u32, put_u64,
-};
+use crate::coding::{Malformed, Reader, put_bool, put_i64, put_text, put_u8, put_u32, put_u64};
 
 /// The tag of this family in the journal.
 pub(crate) const TAG: u8 = 46;

@@ -6,6 +6,7 @@ use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 use super::attribute::{
     AclEntry, AclKind, AclScope, AttributeOp as A, XAttr, XAttrMode, XAttrSpace,
 };
+use super::erasure::ErasureOp;
 use super::quota::{Limit, QuotaOp, StorageType};
 use super::snapshot::SnapshotOp;
 use super::{
@@ -130,9 +131,37 @@ fn family_ops() -> Vec<(u8, Op)> {
             },
         ),
         (26, Op::Append { path: path("/a"), holder: "h".into(), new_block: true }),
+        (46, create_coded(None)),
+        (46, create_coded(Some(0o777))),
+        (46, Op::Erasure(ErasureOp::SetPolicy { path: path("/a"), policy: 1 })),
+        (46, Op::Erasure(ErasureOp::UnsetPolicy { path: path("/a") })),
+        (46, Op::Erasure(ErasureOp::Enable { policy: 5, enabled: true })),
+        (
+            46,
+            Op::Erasure(ErasureOp::Exchange {
+                target: path("/a"),
+                source: path("/b"),
+                inode: InodeId(5),
+                modified_ns: -6,
+            }),
+        ),
         // The second form of an operation that has two.
         (10, Op::Rename { source: path("/a"), target: path("/b"), mode: RenameMode::Into }),
     ]
+}
+
+fn create_coded(unmasked: Option<u32>) -> Op {
+    Op::Create {
+        path: path("/a"),
+        holder: "h".into(),
+        mode: 1,
+        unmasked,
+        overwrite: true,
+        create_parents: false,
+        replication: 3,
+        block_bytes: 4,
+        erasure: Some(2),
+    }
 }
 
 fn every_op() -> Vec<Op> {
@@ -224,6 +253,7 @@ fn damaged_replies_are_errors_or_other_replies() {
             new_stamp: GenerationStamp(4),
             new_length: Some(5),
             inode: InodeId(6),
+            policy: 0,
         }),
     };
     let mut bytes = Vec::new();
@@ -240,6 +270,7 @@ fn a_kept_status_tells_of_its_list_and_policy_in_the_byte_of_the_open_flag() {
         open_for_write: true,
         has_acl: true,
         storage_policy: 15,
+        erasure_policy: 5,
         links: 7,
         ..FileStatus::default()
     };

@@ -13,12 +13,12 @@
 use proto::erasure::{POLICIES, Policy};
 use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 
+use super::State;
 use super::inodes::Body;
 use super::interned::coding;
 use super::permissions::{READ, WRITE};
 use super::quotas::{Charge, signed};
 use super::slab::NONE;
-use super::State;
 use crate::coding::{Malformed, Reader, put_u16, put_u64};
 use crate::op::erasure::ErasureOp;
 use crate::op::{Caller, Effect, Reply};
@@ -202,8 +202,7 @@ impl State {
         let (slot, _) = self.existing(caller, path)?;
         self.demand(caller, slot, WRITE, path)?;
         if !self.inodes.get(slot).is_folder() {
-            let message =
-                format!("Attempt to set an erasure coding policy for a file {path}");
+            let message = format!("Attempt to set an erasure coding policy for a file {path}");
             return Err(Error::new(Code::NotFolder, message));
         }
         Ok(slot)
@@ -233,7 +232,8 @@ impl State {
         let plan = Exchange { target: found(target)?, source: found(source)? };
         let (old, new) = (self.inodes.get(plan.target), self.inodes.get(plan.source));
         if (old.id, old.modified_ns) != (inode.0, modified_ns) {
-            let message = format!("{target} is not the file of {inode} any more, or was written since");
+            let message =
+                format!("{target} is not the file of {inode} any more, or was written since");
             return Err(Error::new(Code::Stale, message));
         }
         if plan.target == plan.source || old.length != new.length {
@@ -303,7 +303,10 @@ impl State {
         put_u16(out, self.erasure.0);
     }
 
-    pub(crate) fn decode_erasure(&mut self, r: &mut Reader<'_>) -> std::result::Result<(), Malformed> {
+    pub(crate) fn decode_erasure(
+        &mut self,
+        r: &mut Reader<'_>,
+    ) -> std::result::Result<(), Malformed> {
         let malformed = r.malformed("the id of a block group, and known policies");
         let (next, enabled) = (BlockId(r.u64()?), r.u16()?);
         if !next.is_striped() || next.unit() != 0 || enabled & !Enabled::default().0 != 0 {

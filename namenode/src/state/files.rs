@@ -222,9 +222,7 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Reply> {
         let walk = self.plan_create(caller, op)?;
-        let Op::Create {
-            path, holder, mode, unmasked, replication, block_bytes, erasure, ..
-        } = op
+        let Op::Create { path, holder, mode, unmasked, replication, block_bytes, erasure, .. } = op
         else {
             unreachable!("called for create alone");
         };
@@ -392,10 +390,8 @@ impl State {
         }
         let most = self.block_data_max(file);
         if told.length > most || told.length < last.length {
-            let message = format!(
-                "{}: {} bytes, must be {} to {most}",
-                last.id, told.length, last.length
-            );
+            let message =
+                format!("{}: {} bytes, must be {} to {most}", last.id, told.length, last.length);
             return error(Code::InvalidArgument, message);
         }
         Ok(Some((last.slot, told.length)))
@@ -620,10 +616,8 @@ impl State {
         let file = self.blocks.get(info.slot).inode;
         let most = self.block_data_max(file);
         if new.length < info.length || new.length > most {
-            let message = format!(
-                "{}: {} bytes, must be {} to {most}",
-                info.id, new.length, info.length
-            );
+            let message =
+                format!("{}: {} bytes, must be {} to {most}", info.id, new.length, info.length);
             return error(Code::InvalidArgument, message);
         }
         Ok(Some(info.slot))

@@ -151,7 +151,8 @@ impl Interned {
             all.permissions.number(permission);
         }
         for _ in 0..r.count(12)? {
-            let malformed = r.malformed("a layout with a block size, replicated or of a known policy");
+            let malformed =
+                r.malformed("a layout with a block size, replicated or of a known policy");
             let (first, block_bytes) = (r.u32()?, r.u64()?);
             let replication = first & ((1 << POLICY_SHIFT) - 1);
             let layout = Layout { replication, block_bytes, policy: (first >> POLICY_SHIFT) as u8 };

@@ -95,7 +95,10 @@ impl State {
         self.demand_file(slot, path)?;
         self.demand_unsealed(slot, path)?;
         if self.layout(slot).policy != 0 {
-            return error(Code::Unsupported, format!("Cannot truncate file with striped block {path}"));
+            return error(
+                Code::Unsupported,
+                format!("Cannot truncate file with striped block {path}"),
+            );
         }
         self.demand_closed(slot, path)?;
         let have = self.inodes.get(slot).length;

@@ -6,6 +6,7 @@
 mod catalogue;
 mod datanode;
 mod fsck;
+mod groups;
 mod http;
 mod lifecycle;
 mod names;

@@ -9,6 +9,7 @@ use proto::BlockId;
 
 use super::super::datanodes::NodeIndex;
 use super::Replicas;
+use super::units::is_counted;
 
 pub(super) const PAGE_BLOCKS: u64 = 4_096;
 pub(super) const NONE: u16 = u16::MAX;
@@ -62,7 +63,7 @@ impl Replicas {
         if page.blocks == 0 {
             self.pages.remove(&number);
         }
-        if entry.flags & EXISTS != 0 {
+        if entry.flags & EXISTS != 0 && is_counted(id) {
             self.count(before, entry.flags);
         }
     }

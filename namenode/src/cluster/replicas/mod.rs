@@ -1,7 +1,7 @@
 //! Which DataNodes hold which block, in eight bytes per block, with every count kept as it changes.
 //!
 //! `entries` has the pages and what is in them, `judge` what one reported replica is, `walks` goes through the map in
-//! slices.
+//! slices, `units` keeps block groups.
 //!
 //! Blocks lie in pages by id. An entry names up to three holders inline; more spill into a side map. A holder without
 //! a record in `odd` is *good*: finalized, with the stamp and length that the namespace has. Whatever deviates (stale,
@@ -15,6 +15,7 @@
 
 mod entries;
 mod judge;
+mod units;
 mod walks;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,7 @@ pub use super::block::{BlockTruth, Locations, Reported, Totals, Verdict};
 use super::datanodes::NodeIndex;
 use entries::*;
 use judge::judge;
+use units::is_counted;
 
 /// Why a holder's replica is not simply good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl Replicas {
         let was_complete = entry.flags & COMPLETE != 0;
         if entry.flags & EXISTS == 0 {
             entry.flags = EXISTS;
-            self.totals.blocks += 1;
+            self.totals.blocks += u64::from(is_counted(id));
         }
         entry.expected = self.narrow(id, truth.replication);
         if truth.complete {
@@ -138,8 +140,10 @@ impl Replicas {
         nodes.dedup();
         let flags = self.entry(id).flags;
         if flags & EXISTS != 0 {
-            self.count(flags, 0);
-            self.totals.blocks -= 1;
+            if is_counted(id) {
+                self.count(flags, 0);
+                self.totals.blocks -= 1;
+            }
             self.spilled.remove(&id.0);
             self.wide.remove(&id.0);
             self.store(id, EMPTY);
@@ -199,7 +203,8 @@ impl Replicas {
         let fits = replica.state == ReplicaState::Finalized
             && truth.complete
             && (replica.stamp, replica.length) == (truth.stamp, truth.length)
-            && truth.replication < u32::from(WIDE);
+            && truth.replication < u32::from(WIDE)
+            && !replica.id.is_striped();
         let Some(page) = self.pages.get_mut(&(replica.id.0 / PAGE_BLOCKS)).filter(|_| fits) else {
             return false;
         };
@@ -379,6 +384,10 @@ impl Replicas {
 
     /// Sets an entry's class from its holders, and the totals with it.
     fn reclassify(&mut self, id: BlockId) {
+        if id.is_striped() {
+            self.reclassify_unit(id);
+            return;
+        }
         let entry = self.entry(id);
         let (mut odd, mut corrupt) = (0, false);
         for (_, record) in self.odd_of(id) {

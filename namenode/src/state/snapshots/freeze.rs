@@ -16,11 +16,11 @@
 
 use std::collections::BTreeMap;
 
+use super::super::State;
 use super::super::files::COMPLETE;
 use super::super::inodes::{BlockList, Body};
 use super::super::quotas::Usage;
 use super::super::slab::NONE;
-use super::super::State;
 use super::Snapshots;
 use crate::op::Effect;
 use proto::{BlockId, InodeId};

@@ -274,5 +274,6 @@ namespace! {
     set_owner(SetOwnerRequest) -> Empty;
     set_times(SetTimesRequest) -> Empty;
     set_replication(SetReplicationRequest) -> Empty;
+    exchange_content(ExchangeContentRequest) -> Empty;
     }
 }

@@ -73,6 +73,7 @@ methods! {
     SetOwner = "Namespace.SetOwner", User, true;
     SetTimes = "Namespace.SetTimes", User, true;
     SetReplication = "Namespace.SetReplication", User, true;
+    ExchangeContent = "Namespace.ExchangeContent", User, true;
     SetXAttr = "Namespace.SetXAttr", User, true;
     RemoveXAttr = "Namespace.RemoveXAttr", User, true;
     GetXAttrs = "Namespace.GetXAttrs", User, false;

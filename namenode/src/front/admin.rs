@@ -60,6 +60,24 @@ impl Admin for AdminService {
         self.0.counted(Method::CreateSnapshot, since, result)
     }
 
+    async fn change_erasure_coding(
+        &self,
+        request: Request<ChangeErasureCodingRequest>,
+    ) -> std::result::Result<Response<ChangeErasureCodingReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.change_erasure_coding(request.into_inner()).await;
+        self.0.counted(Method::ErasureCodingSet, since, result)
+    }
+
+    async fn get_erasure_coding(
+        &self,
+        request: Request<GetErasureCodingRequest>,
+    ) -> std::result::Result<Response<GetErasureCodingReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.get_erasure_coding(request.into_inner());
+        self.0.counted(Method::ErasureCodingRead, since, result)
+    }
+
     async fn list_snapshots(
         &self,
         request: Request<ListSnapshotsRequest>,

@@ -11,6 +11,7 @@
 //! | [`quotas`] | quotas, sums over trees |
 //! | [`attributes`] | extended attributes, access control lists, storage policies, concat |
 //! | [`snapshots`] | snapshots |
+//! | [`erasure`] | erasure-coding policies, exchange of content |
 //! | [`admin`] | status and safe mode |
 //! | [`fsck`] | checking files |
 //! | [`jmx`] | figures under the names of HDFS's beans |
@@ -29,6 +30,7 @@ pub mod attributes;
 pub mod blocks;
 pub mod catalogue;
 pub mod datanodes;
+pub mod erasure;
 pub mod fsck;
 mod groups;
 pub mod hadoop;

@@ -82,6 +82,7 @@ methods! {
     write set_owner(SetOwnerRequest) -> Empty, SetOwner;
     write set_times(SetTimesRequest) -> Empty, SetTimes;
     write set_replication(SetReplicationRequest) -> Empty, SetReplication;
+    write exchange_content(ExchangeContentRequest) -> Empty, ExchangeContent;
 }
 
 type Peer = Option<IpAddr>;

@@ -82,6 +82,7 @@ methods! {
     later "SetOwner" set_owner SetOwner;
     later "SetTimes" set_times SetTimes;
     later "SetReplication" set_replication SetReplication;
+    later "ExchangeContent" exchange_content ExchangeContent;
 }
 
 impl Asked {

@@ -85,6 +85,11 @@ impl State {
         Ok(self.layout(slot).policy)
     }
 
+    /// The policy that a folder has of its own; 0: "replicated".
+    pub fn own_coding_policy(&self, caller: &Caller, path: &FsPath) -> Result<Option<u8>> {
+        Ok(self.own_coding(self.existing_seen(caller, path)?.slot))
+    }
+
     /// Whether a new file in a folder can be coded as asked for.
     pub(super) fn plan_coding(
         &self,

@@ -4,6 +4,10 @@
 //! makes the chosen replicas alike; then the NameNode is told which DataNodes hold the outcome. If any DataNode did not
 //! answer, a block is not declared empty: the missing one may hold bytes. The NameNode repeats a recovery that failed,
 //! with a newer stamp, which fences this one off.
+//!
+//! Of a block group every unit is asked; [`groups`] decides, and the chosen units become alike, each at its own length.
+
+pub mod groups;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +20,14 @@ use proto::granary::{
 };
 use proto::{BlockId, Code, Error, GenerationStamp, Result};
 use tonic::transport::Channel;
+use transfer::stripe::{Layout, unit_block};
 
 use crate::heartbeat::connect;
+use crate::reconstruct::job::shape;
+use crate::replica::RecoveryInfo;
 use crate::store::{Store, reported_state};
+
+use groups::{Findings, GroupChoice, UnitFound, choose_group};
 
 /// How long one DataNode may take for one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -102,26 +111,19 @@ pub async fn recover(
     let block = command
         .block
         .ok_or_else(|| Error::new(Code::InvalidArgument, "a recovery names no block"))?;
+    if command.erasure_policy != 0 {
+        return recover_group(store, own_uuid, command, block, namenode).await;
+    }
     let recovery = command.new_generation_stamp;
-    let mut asked = tokio::task::JoinSet::new();
-    for (node, address) in command.replicas.iter().cloned().enumerate() {
-        let peer = Peer::new(store, own_uuid, address);
-        asked.spawn(async move { (node, peer.init(block, recovery).await) });
-    }
-    let (mut candidates, mut errors) = (Vec::new(), Vec::new());
-    while let Some(answer) = asked.join_next().await {
-        match answer {
-            Ok((node, Ok(Some((state, length))))) => {
-                candidates.push(Candidate { node, state, length });
-            }
-            Ok((_, Ok(None))) => {}
-            Ok((node, Err(error))) => {
-                errors.push(format!("{}: {error}", command.replicas[node].host));
-            }
-            Err(panic) => errors.push(panic.to_string()),
-        }
-    }
-    candidates.sort_unstable_by_key(|candidate| candidate.node);
+    let blocks = vec![block; command.replicas.len()];
+    let (answers, errors) = ask(store, own_uuid, &command.replicas, blocks, recovery).await;
+    let candidates: Vec<Candidate> = answers
+        .iter()
+        .filter_map(|(node, info)| {
+            let Info { state, length, .. } = (*info)?;
+            Some(Candidate { node: *node, state, length })
+        })
+        .collect();
     let choice = choose(&candidates, command.new_length)?;
     let (length, holders) = match &choice {
         Choice::Empty if errors.is_empty() => (0, Vec::new()),
@@ -132,9 +134,14 @@ pub async fn recover(
             ));
         }
         Choice::Settle { length, nodes } => {
-            let places: Vec<&DatanodeAddress> =
-                nodes.iter().map(|&node| &command.replicas[node]).collect();
-            (*length, settle(store, own_uuid, &places, block, recovery, *length).await?)
+            let wanted = Block { length: *length, ..block };
+            let places: Vec<(&DatanodeAddress, Block)> =
+                nodes.iter().map(|&node| (&command.replicas[node], wanted)).collect();
+            let settled = settle(store, own_uuid, &places, recovery, 1).await?;
+            let uuid = |place: usize| places[place].0.uuid.clone();
+            let mut holders: Vec<String> = settled.into_iter().map(uuid).collect();
+            holders.sort_unstable();
+            (*length, holders)
         }
     };
     let outcome = CommitBlockSynchronizationRequest {
@@ -150,34 +157,148 @@ pub async fn recover(
     Ok((choice != Choice::Empty).then_some(length))
 }
 
-/// Step two on all chosen replicas; tells who holds the outcome. One is enough.
+/// Recovers a block group and tells the NameNode. Returns the length it has now; `None` if it was empty.
+async fn recover_group(
+    store: &Arc<Store>,
+    own_uuid: &str,
+    command: RecoverBlock,
+    group: Block,
+    namenode: Channel,
+) -> Result<Option<u64>> {
+    let (layout, _) = shape(command.erasure_policy, group)?;
+    let units: Vec<usize> = command.units.iter().copied().map(usize::from).collect();
+    if units.len() != command.replicas.len() || units.iter().any(|&unit| unit >= layout.units()) {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("units {units:?} at {} DataNodes", command.replicas.len()),
+        ));
+    }
+    if command.new_length.is_some() {
+        return Err(Error::new(Code::Unsupported, "a block group is not truncated"));
+    }
+    let recovery = command.new_generation_stamp;
+    let blocks = units.iter().map(|&unit| Block { id: unit_block(group.id, unit), ..group });
+    let (answers, errors) =
+        ask(store, own_uuid, &command.replicas, blocks.collect(), recovery).await;
+    let findings = findings(layout, group, &units, &answers);
+    let choice = choose_group(&findings)?;
+    let mut outcome = CommitBlockSynchronizationRequest {
+        block: Some(group),
+        new_generation_stamp: recovery,
+        close_file: true,
+        ..Default::default()
+    };
+    let GroupChoice::Settle { length, units } = choice else {
+        if !errors.is_empty() {
+            return Err(Error::new(
+                Code::BlockMissing,
+                format!("no unit tells a byte, but not all answered: {}", errors.join("; ")),
+            ));
+        }
+        outcome.delete_block = true;
+        commit(namenode, outcome).await?;
+        return Ok(None);
+    };
+    let places: Vec<(&DatanodeAddress, Block)> = units
+        .iter()
+        .map(|found| {
+            let (id, length) =
+                (unit_block(group.id, found.unit), layout.unit_length(length, found.unit));
+            (&command.replicas[found.node], Block { id, length, ..group })
+        })
+        .collect();
+    let is_empty = |unit: &usize| layout.unit_length(length, *unit) == 0;
+    let needed = layout.data_units - (0..layout.data_units).filter(is_empty).count();
+    let mut settled = settle(store, own_uuid, &places, recovery, needed).await?;
+    settled.sort_unstable();
+    outcome.new_length = length;
+    outcome.datanodes = settled.iter().map(|&place| places[place].0.uuid.clone()).collect();
+    let unit = |&place: &usize| u8::try_from(units[place].unit).expect("there are 16 units");
+    outcome.units = settled.iter().map(unit).collect::<Vec<u8>>().into();
+    commit(namenode, outcome).await?;
+    Ok(Some(length))
+}
+
+/// What the answers say of each unit.
+fn findings(
+    layout: Layout,
+    group: Block,
+    units: &[usize],
+    answers: &[(usize, Option<Info>)],
+) -> Findings {
+    let found: Vec<UnitFound> = answers
+        .iter()
+        .filter_map(|(node, info)| {
+            let Info { stamp, state, length } = (*info)?;
+            Some(UnitFound { node: *node, unit: units[*node], stamp, state, length })
+        })
+        .collect();
+    let all_say_no = |unit: usize| {
+        let mut asked = (0..units.len()).filter(|&node| units[node] == unit).peekable();
+        asked.peek().is_some() && asked.all(|node| answers.contains(&(node, None)))
+    };
+    let absent = (0..layout.units()).filter(|&unit| all_say_no(unit)).collect();
+    let stamp = GenerationStamp(group.generation_stamp);
+    Findings { layout, stamp, told: group.length, found, absent }
+}
+
+/// Step one at all DataNodes: what each has of its block, by place, and the errors of those that did not answer.
+async fn ask(
+    store: &Arc<Store>,
+    own_uuid: &str,
+    replicas: &[DatanodeAddress],
+    blocks: Vec<Block>,
+    recovery: u64,
+) -> (Vec<(usize, Option<Info>)>, Vec<String>) {
+    let mut asked = tokio::task::JoinSet::new();
+    for (node, (address, block)) in replicas.iter().cloned().zip(blocks).enumerate() {
+        let peer = Peer::new(store, own_uuid, address);
+        asked.spawn(async move { (node, peer.init(block, recovery).await) });
+    }
+    let (mut answers, mut errors) = (Vec::new(), Vec::new());
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok((node, Ok(info))) => answers.push((node, info)),
+            Ok((node, Err(error))) => errors.push(format!("{}: {error}", replicas[node].host)),
+            Err(panic) => errors.push(panic.to_string()),
+        }
+    }
+    answers.sort_unstable_by_key(|(node, _)| *node);
+    (answers, errors)
+}
+
+/// Step two: gives each place its block's length and the recovery's stamp; tells which places hold the outcome. Fewer
+/// than `needed` are an error.
 async fn settle(
     store: &Arc<Store>,
     own_uuid: &str,
-    places: &[&DatanodeAddress],
-    block: Block,
+    places: &[(&DatanodeAddress, Block)],
     recovery: u64,
-    length: u64,
-) -> Result<Vec<String>> {
+    needed: usize,
+) -> Result<Vec<usize>> {
     let mut updates = tokio::task::JoinSet::new();
-    for address in places {
-        let uuid = address.uuid.clone();
+    for (place, (address, block)) in places.iter().enumerate() {
         let peer = Peer::new(store, own_uuid, (*address).clone());
-        updates.spawn(async move { (uuid, peer.update(block, recovery, length).await) });
+        let block = *block;
+        updates.spawn(async move { (place, peer.update(block, recovery, block.length).await) });
     }
     let (mut holders, mut errors) = (Vec::new(), Vec::new());
     while let Some(update) = updates.join_next().await {
         match update {
-            Ok((uuid, Ok(()))) => holders.push(uuid),
-            Ok((uuid, Err(error))) => errors.push(format!("{uuid}: {error}")),
+            Ok((place, Ok(()))) => holders.push(place),
+            Ok((place, Err(error))) => errors.push(format!("{}: {error}", places[place].0.uuid)),
             Err(panic) => errors.push(panic.to_string()),
         }
     }
-    holders.sort_unstable();
-    if holders.is_empty() {
+    if holders.len() < needed {
         return Err(Error::new(
             Code::BlockMissing,
-            format!("no replica could be settled at {length} bytes: {}", errors.join("; ")),
+            format!(
+                "{} of {} replicas could be settled, {needed} are needed: {}",
+                holders.len(),
+                places.len(),
+                errors.join("; ")
+            ),
         ));
     }
     Ok(holders)
@@ -201,6 +322,14 @@ async fn commit(namenode: Channel, outcome: CommitBlockSynchronizationRequest) -
     }
 }
 
+/// What a DataNode has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Info {
+    stamp: GenerationStamp,
+    state: ReplicaState,
+    length: u64,
+}
+
 /// One holder of a replica: this DataNode, or another behind its control port.
 struct Peer {
     store: Arc<Store>,
@@ -213,11 +342,15 @@ impl Peer {
         Self { store: store.clone(), is_own: address.uuid == own_uuid, address }
     }
 
-    async fn init(&self, block: Block, recovery: u64) -> Result<Option<(ReplicaState, u64)>> {
+    async fn init(&self, block: Block, recovery: u64) -> Result<Option<Info>> {
         if self.is_own {
             let (id, asked) = (BlockId(block.id), GenerationStamp(block.generation_stamp));
             let info = self.store.init_recovery(id, asked, GenerationStamp(recovery)).await?;
-            return Ok(info.and_then(|i| Some((reported_state(i.state)?, i.length))));
+            let told = |info: RecoveryInfo| {
+                let RecoveryInfo { stamp, length, state } = info;
+                Some(Info { stamp, state: reported_state(state)?, length })
+            };
+            return Ok(info.and_then(told));
         }
         let request = InitReplicaRecoveryRequest {
             pool_id: self.store.identity().pool_id,
@@ -230,7 +363,11 @@ impl Peer {
             })
             .await?;
         let state = reply.state();
-        Ok(reply.block.filter(|_| reply.found).map(|block| (state, block.length)))
+        Ok(reply.block.filter(|_| reply.found).map(|block| Info {
+            stamp: GenerationStamp(block.generation_stamp),
+            state,
+            length: block.length,
+        }))
     }
 
     async fn update(&self, block: Block, recovery: u64, length: u64) -> Result<()> {

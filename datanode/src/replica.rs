@@ -102,6 +102,11 @@ impl Replica {
         self.recovery.map_or(self.state, |(_, original)| original)
     }
 
+    /// The stamp of the recovery that it is under.
+    pub fn recovery_stamp(&self) -> Option<GenerationStamp> {
+        self.recovery.map(|(recovery, _)| recovery)
+    }
+
     /// Bytes in its files.
     pub fn written(&self) -> u64 {
         self.written

@@ -7,8 +7,8 @@ use super::*;
 use ::transfer::Checksum;
 use proto::granary::datanodes_server::{Datanodes, DatanodesServer};
 use proto::granary::{
-    Block, CommitBlockSynchronizationReply, CommitBlockSynchronizationRequest, RecoverBlock,
-    ReplicaChange, ReplicaState, ReportChunk, TransferBlock,
+    Block, CommitBlockSynchronizationReply, CommitBlockSynchronizationRequest, ReconstructUnits,
+    RecoverBlock, ReplicaChange, ReplicaState, ReportChunk, TransferBlock, UnitLocation,
 };
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -251,5 +251,73 @@ async fn replicas_are_copied_and_recovered_at_the_namenodes_command() {
     for node in [first, second] {
         assert_eq!(read_block(node.store(), 8, 1002).unwrap(), &data[..700]);
         node.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_group_is_recovered_with_its_good_units_and_lost_ones_come_back_at_the_namenodes_command()
+ {
+    use crate::reconstruct::tests::units_of;
+    const GROUP: u64 = 1 << 63 | 0x70;
+    let policy = proto::erasure::Policy::by_name("RS-3-2-1024k").unwrap();
+    let namenode = NameNode::new("c");
+    let (addr, _serving) = namenode.serve("127.0.0.1:0").await;
+    let data = pattern(1, (3 << 20) + 100);
+    let units = units_of(policy, &data);
+    let mut nodes = Vec::new();
+    for (unit, bytes) in units.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = attached(addr, &folder).await;
+        let id = GROUP | unit as u64;
+        match unit {
+            // Its writer had lost it before it went on under a new stamp.
+            1 => write_block(node.store(), id, 1000, bytes).await.unwrap(),
+            // Its last bytes are missing.
+            2 => {
+                let stamp = GenerationStamp(1001);
+                let checksum = Checksum::NATIVE;
+                let purpose = Purpose::Create { stamp, bytes: 0, checksum };
+                let session = node.store().begin_write(BlockId(id), purpose).await.unwrap();
+                write(&session, 0, &bytes[..5_000], false).await.unwrap();
+            }
+            _ => write_block(node.store(), id, 1001, bytes).await.unwrap(),
+        }
+        nodes.push((node, folder));
+    }
+    let group = block(GROUP, data.len() as u64);
+    let recover = vec![RecoverBlock {
+        block: Some(group),
+        new_generation_stamp: 1002,
+        replicas: nodes.iter().map(|(node, _)| address(node)).collect(),
+        erasure_policy: policy.id.into(),
+        units: vec![0, 1, 2, 3, 4].into(),
+        ..Default::default()
+    }];
+    namenode.command(3, DatanodeCommands { recover, ..Default::default() }).await;
+    wait_until("it is told", || !namenode.seen.lock().unwrap().outcomes.is_empty()).await;
+    let outcome = namenode.seen.lock().unwrap().outcomes[0].clone();
+    assert_eq!((outcome.new_length, outcome.new_generation_stamp), (group.length, 1002));
+    assert_eq!(&outcome.units[..], [0, 3, 4]);
+    let uuid = |unit: usize| nodes[unit].0.uuid().to_owned();
+    assert_eq!(outcome.datanodes, [uuid(0), uuid(3), uuid(4)]);
+    assert!(outcome.close_file && !outcome.delete_block);
+
+    let at =
+        |unit: usize| UnitLocation { unit: unit as u32, datanode: Some(address(&nodes[unit].0)) };
+    let reconstruct = vec![ReconstructUnits {
+        group: Some(Block { generation_stamp: 1002, ..group }),
+        erasure_policy: policy.id.into(),
+        sources: [0, 3, 4].map(at).to_vec(),
+        targets: [1, 2].map(at).to_vec(),
+    }];
+    namenode.command(1, DatanodeCommands { reconstruct, ..Default::default() }).await;
+    // The stale unit makes room, and so does the one that the recovery has passed over.
+    let told = |unit: u64| {
+        let found = nodes[unit as usize].0.store().reported(BlockId(GROUP | unit));
+        found.is_some_and(|(block, _)| block.generation_stamp == 1002)
+    };
+    wait_until("both units came back", || told(1) && told(2)).await;
+    for (unit, bytes) in units.iter().enumerate() {
+        assert!(read_block(nodes[unit].0.store(), GROUP | unit as u64, 1002).unwrap() == *bytes);
     }
 }

@@ -457,14 +457,15 @@ impl Store {
     }
 }
 
-/// Whether a replica is of an older generation than the copy that comes. Not so one whose recovery goes on: that may lead
-/// to a newer one.
+/// Whether a replica is of an older generation than the copy that comes. Not so one under a recovery that may lead to a
+/// newer one: a copy at the recovery's stamp is made when that is over, and went on without this replica.
 fn left_behind(slot: &Slot, copy: &Replica) -> bool {
-    let under_recovery = match slot {
-        Slot::Finalized(_) => false,
-        Slot::Open(open) => open.replica().state() == State::UnderRecovery,
+    let awaited = match slot {
+        Slot::Finalized(_) => None,
+        Slot::Open(open) => open.replica().recovery_stamp(),
     };
-    !under_recovery && super::slot_stamp(slot) < copy.stamp()
+    awaited.is_none_or(|recovery| recovery <= copy.stamp())
+        && super::slot_stamp(slot) < copy.stamp()
 }
 
 /// Cuts an open replica's files to what the new state says and gives the checksum file its new name.

@@ -20,6 +20,9 @@ pub struct Config {
     pub packet_bytes: u32,
     /// Packets of a block that may wait for their ack. Bounds the memory of a writer: this times `packet_bytes`.
     pub write_packets_in_flight_max: usize,
+    /// Rows of a striped file's group that may wait for their acks. Bounds the memory of its writer: a cell of each unit
+    /// for each row, and for three rows more.
+    pub striped_rows_in_flight_max: usize,
     /// Bytes that a sequential reader fetches before they are asked for.
     pub read_ahead_bytes: u64,
     /// Read replicas on this machine through file descriptors that the DataNode hands over.
@@ -65,6 +68,7 @@ impl Default for Config {
             block_bytes: 0,
             packet_bytes: limits::PACKET_BYTES_NATIVE,
             write_packets_in_flight_max: 16,
+            striped_rows_in_flight_max: 3,
             read_ahead_bytes: 8 << 20,
             short_circuit: true,
             umask: 0o022,

@@ -61,8 +61,10 @@ pub struct CreateOptions {
     pub unmasked: Option<u32>,
     /// Replicas; 0: the configuration's, then the server's default.
     pub replication: u32,
-    /// Bytes of a block; 0: the configuration's, then the server's default.
+    /// Bytes of a block; 0: the configuration's, then the server's default. Of a striped file: of a unit of a group.
     pub block_bytes: u64,
+    /// The number of an erasure-coding policy; 0: replicated; `None`: as the folder says.
+    pub erasure_policy: Option<u32>,
 }
 
 impl Default for CreateOptions {
@@ -74,6 +76,7 @@ impl Default for CreateOptions {
             unmasked: None,
             replication: 0,
             block_bytes: 0,
+            erasure_policy: None,
         }
     }
 }
@@ -408,7 +411,7 @@ impl Fs {
             replication: or(options.replication, config.replication),
             block_bytes,
             unmasked: options.unmasked.or(options.mode.is_none().then_some(0o666)),
-            erasure_policy: None,
+            erasure_policy: options.erasure_policy,
         };
         let reply = self
             .namenode()

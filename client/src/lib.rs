@@ -12,6 +12,7 @@
 //! | [`kv`] | reads from key-value servers |
 //! | [`load`] | tables become a version of a store; lines of text become tables |
 //! | `namenode`, `retry`, `lease` | calls to the NameNode, when they are repeated, who may write |
+//! | `erasure` | erasure-coding policies: their layouts and coders |
 //! | `plan` | which replica to ask first (pure) |
 //!
 //! ```no_run
@@ -34,6 +35,7 @@ pub mod admin;
 pub mod catalogue;
 pub mod checksum;
 pub mod config;
+mod erasure;
 pub mod fs;
 pub mod job;
 pub mod kv;

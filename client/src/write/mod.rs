@@ -1,30 +1,40 @@
-//! Writing a file: bytes to packets, packets to blocks, blocks to pipelines.
+//! Writing a file.
 //!
-//! [`FileWriter`] fills packets and checksums them while their bytes are in the processor's cache; large shared
-//! buffers go out without being copied. A block is asked for when its first packet is ready, so that a small file
-//! costs create, addBlock, one pipeline and complete. What holds: bytes go out in order; at most
-//! `write_packets_in_flight_max` packets wait for acks, and only those are held in memory; a failed pipeline is mended
-//! without the caller noticing ([`pipeline`]) while one DataNode of it lives. It renews no lease ([`crate::lease`]).
+//! | module | owns |
+//! |---|---|
+//! | `replicated` | a file whose blocks are replicated: packets, blocks, pipelines |
+//! | [`striped`] | a file whose blocks are striped and coded: rows, groups, units |
+//! | `pipeline`, `replacement` | one replicated block, and what happens when its pipeline fails |
+//! | `blocking` | the writer for plain threads |
+//!
+//! [`FileWriter`] is either kind, as the file's erasure-coding policy says. What holds for both: bytes go out in order;
+//! memory is bounded by the settings; failures are mended without the caller noticing while that is possible: one
+//! DataNode of a pipeline lives, or no more units of a group are lost than it has parity. Leases are renewed elsewhere
+//! ([`crate::lease`]).
 
 mod blocking;
 mod pipeline;
 mod replacement;
+mod replicated;
+pub mod striped;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proto::erasure::Policy;
 use proto::granary::{
     Block, CompleteRequest, FileStatus, FsyncRequest, GetBlockLocationsRequest, LocatedBlock,
 };
 use proto::{Code, Error, FsPath, Result};
-use transfer::{Checksum, PacketBuilder, PacketHeader, SealedPacket};
+use transfer::Checksum;
 
 pub use blocking::BlockingWriter;
 pub(crate) use blocking::to_io;
 
 use crate::fs::{Fs, Recursion, expect_file};
 use crate::lease::Guard;
-use pipeline::OpenBlock;
+use replicated::ReplicatedWriter;
+use striped::StripedWriter;
 
 /// A file that is open for writing. Bytes go to its end.
 ///
@@ -33,24 +43,15 @@ use pipeline::OpenBlock;
 /// part or whole; the writer itself stays usable.
 #[derive(Debug)]
 pub struct FileWriter {
-    target: Target,
-    block_bytes: u64,
-    packet_bytes: usize,
-    position: u64,
-    /// The packet that is being filled.
-    builder: Option<PacketBuilder>,
-    /// Whether `builder` holds bytes that were not sent yet.
-    fresh: bool,
-    /// A packet that is ready and not yet taken by a pipeline.
-    ready: Option<SealedPacket>,
-    /// The block that is being written, once it has a packet.
-    block: Option<OpenBlock>,
-    /// Bytes of the current block that were given to packets.
-    block_position: u64,
-    /// The last block that was finished: the NameNode is told with the next call.
-    previous: Option<Block>,
+    kind: Kind,
     created: bool,
     _lease: Arc<Guard>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Replicated(Box<ReplicatedWriter>),
+    Striped(Box<StripedWriter>),
 }
 
 /// Which file, for whom: what every call about it names.
@@ -64,6 +65,15 @@ pub(crate) struct Target {
     pub(crate) checksum: Checksum,
 }
 
+/// What a flush must achieve.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// In the memory of every replica.
+    Visible,
+    /// On stable storage on every replica.
+    Synced,
+}
+
 impl FileWriter {
     pub(crate) fn created(
         fs: Fs,
@@ -71,32 +81,15 @@ impl FileWriter {
         status: FileStatus,
         lease: Arc<Guard>,
     ) -> Result<Self> {
-        expect_file(&path, &status)?;
-        if status.block_bytes == 0 {
-            return Err(Error::new(Code::Incompatible, format!("{path} has blocks of 0 bytes")));
-        }
-        let chunk = Checksum::NATIVE.chunk_bytes();
-        let packet_bytes = fs.config().packet_bytes.min(proto::limits::PACKET_BYTES_MAX / 4);
-        Ok(Self {
-            block_bytes: status.block_bytes,
-            packet_bytes: (packet_bytes as usize / chunk).max(1) * chunk,
-            position: 0,
-            builder: None,
-            fresh: false,
-            ready: None,
-            block: None,
-            block_position: 0,
-            previous: None,
-            created: true,
-            _lease: lease,
-            target: Target {
-                fs,
-                path,
-                inode: status.inode,
-                replication: status.replication as usize,
-                checksum: Checksum::NATIVE,
-            },
-        })
+        let target = Target::new(fs, path, &status)?;
+        let kind = match policy_of(&target.path, &status)? {
+            None => Kind::Replicated(Box::new(ReplicatedWriter::new(target, status.block_bytes))),
+            Some(policy) => {
+                let writer = StripedWriter::new(target, policy, status.block_bytes)?;
+                Kind::Striped(Box::new(writer))
+            }
+        };
+        Ok(Self { kind, created: true, _lease: lease })
     }
 
     pub(crate) async fn appending(
@@ -106,178 +99,74 @@ impl FileWriter {
         last_block: Option<LocatedBlock>,
         lease: Arc<Guard>,
     ) -> Result<Self> {
-        let position = status.length;
-        let mut this = Self::created(fs, path, status, lease)?;
-        this.position = position;
-        this.created = false;
-        if let Some(located) = last_block {
-            let block = OpenBlock::reopen(&this.target, located).await?;
-            this.block_position = block.length();
-            this.block = Some(block);
-        } else if position > 0 {
-            // The last block is full: the next call names it.
-            this.previous = this.last_block().await?;
-        }
-        Ok(this)
+        let target = Target::new(fs, path, &status)?;
+        let (block_bytes, length) = (status.block_bytes, status.length);
+        let kind = match policy_of(&target.path, &status)? {
+            None => {
+                let writer =
+                    ReplicatedWriter::appending(target, block_bytes, length, last_block).await?;
+                Kind::Replicated(Box::new(writer))
+            }
+            Some(policy) => {
+                let writer = StripedWriter::appending(target, policy, block_bytes, length).await?;
+                Kind::Striped(Box::new(writer))
+            }
+        };
+        Ok(Self { kind, created: false, _lease: lease })
     }
 
-    async fn last_block(&self) -> Result<Option<Block>> {
-        let request = GetBlockLocationsRequest {
-            caller: self.target.fs.namenode().caller(),
-            path: self.target.path.to_string(),
-            offset: self.position.saturating_sub(1),
-            length: 1,
-        };
-        let namenode = self.target.fs.namenode();
-        let reply = namenode
-            .namespace("locate blocks", "GetBlockLocations", request, async |mut stub, q| {
-                stub.get_block_locations(q).await
-            })
-            .await?;
-        Ok(reply.last_block.and_then(|located| located.block))
+    fn target(&self) -> &Target {
+        match &self.kind {
+            Kind::Replicated(writer) => writer.target(),
+            Kind::Striped(writer) => writer.target(),
+        }
     }
 
     /// Which file.
     pub fn path(&self) -> &FsPath {
-        &self.target.path
+        &self.target().path
     }
 
     /// The number of the file's inode: it stays when the path changes, and tells this file from another of its path.
     pub fn inode(&self) -> u64 {
-        self.target.inode
+        self.target().inode
     }
 
     /// Offset in the file of the next byte.
     pub fn position(&self) -> u64 {
-        self.position
+        match &self.kind {
+            Kind::Replicated(writer) => writer.position(),
+            Kind::Striped(writer) => writer.position(),
+        }
     }
 
     /// Writes all of `data`. Returns when it is copied or on its way, not when it is stored: see [`Self::sync`].
-    pub async fn write(&mut self, mut data: &[u8]) -> Result<()> {
-        while !data.is_empty() {
-            let taken = self.push(data);
-            data = &data[taken..];
-            if !data.is_empty() || self.packet_is_full() {
-                self.send_packet().await?;
-            }
+    pub async fn write(&mut self, data: &[u8]) -> Result<()> {
+        match &mut self.kind {
+            Kind::Replicated(writer) => writer.write(data).await,
+            Kind::Striped(writer) => writer.write(data).await,
         }
-        Ok(())
     }
 
     /// Writes shared bytes: whole packets of them are sent without being copied.
-    pub async fn write_bytes(&mut self, mut data: Bytes) -> Result<()> {
-        while !data.is_empty() {
-            let whole = self.whole_packet(data.len());
-            if whole > 0 {
-                self.send_shared(data.split_to(whole)).await?;
-                continue;
-            }
-            let taken = self.push(&data);
-            let rest = data.split_off(taken);
-            data = rest;
-            if !data.is_empty() || self.packet_is_full() {
-                self.send_packet().await?;
-            }
+    pub async fn write_bytes(&mut self, data: Bytes) -> Result<()> {
+        match &mut self.kind {
+            Kind::Replicated(writer) => writer.write_bytes(data).await,
+            Kind::Striped(writer) => writer.write_bytes(data).await,
         }
-        Ok(())
     }
 
-    /// Copies as many bytes as fit in the packet that is being filled, and tells how many. Never waits.
+    /// Copies as many bytes as fit in what is being filled, and tells how many. Never waits.
     pub(crate) fn push(&mut self, data: &[u8]) -> usize {
-        if self.ready.is_some() {
-            return 0;
+        match &mut self.kind {
+            Kind::Replicated(writer) => writer.push(data),
+            Kind::Striped(writer) => writer.push(data),
         }
-        let block_room = self.block_bytes - self.block_position;
-        let data = &data[..data.len().min(usize::try_from(block_room).unwrap_or(usize::MAX))];
-        if data.is_empty() {
-            return 0;
-        }
-        let builder = self.builder.get_or_insert_with(|| {
-            PacketBuilder::new(self.target.checksum, self.block_position, self.packet_bytes)
-        });
-        let taken = builder.push(data);
-        self.fresh |= taken > 0;
-        self.block_position += taken as u64;
-        self.position += taken as u64;
-        taken
-    }
-
-    fn packet_is_full(&self) -> bool {
-        self.block_position == self.block_bytes
-            || self.builder.as_ref().is_some_and(|builder| builder.room() == 0)
-    }
-
-    /// How many of `have` shared bytes may go out as they are: whole chunks, from a chunk boundary, up to a packet.
-    fn whole_packet(&self, have: usize) -> usize {
-        let chunk = self.target.checksum.chunk_bytes();
-        let aligned = self.block_position.is_multiple_of(chunk as u64);
-        if self.builder.is_some() || self.ready.is_some() || !aligned {
-            return 0;
-        }
-        let room = usize::try_from(self.block_bytes - self.block_position).unwrap_or(usize::MAX);
-        let whole = have.min(self.packet_bytes).min(room) / chunk * chunk;
-        // A small piece is better gathered with what follows.
-        if whole >= self.packet_bytes.min(64 << 10) { whole } else { 0 }
-    }
-
-    async fn send_shared(&mut self, data: Bytes) -> Result<()> {
-        let header = PacketHeader {
-            offset_in_block: self.block_position,
-            seqno: 0, // numbered by the block
-            last: false,
-            data_len: 0,
-            sync: false,
-        };
-        self.block_position += data.len() as u64;
-        self.position += data.len() as u64;
-        self.ready = Some(SealedPacket::new(header, self.target.checksum, data));
-        self.send_ready().await?;
-        self.end_full_block().await
-    }
-
-    /// Sends what was gathered, and ends the block if it is full.
-    async fn send_packet(&mut self) -> Result<()> {
-        self.send_ready().await?;
-        if let Some(builder) = self.builder.take() {
-            if self.fresh {
-                self.fresh = false;
-                self.ready = Some(builder.seal(0, false));
-            }
-            self.send_ready().await?;
-        }
-        self.end_full_block().await
-    }
-
-    async fn send_ready(&mut self) -> Result<()> {
-        if self.ready.is_none() {
-            return Ok(());
-        }
-        if self.block.is_none() {
-            let block = OpenBlock::add(&self.target, self.previous.as_ref()).await?;
-            self.previous = None;
-            self.block = Some(block);
-        }
-        let block = self.block.as_mut().expect("it was just opened");
-        block.send(&self.target, &mut self.ready).await
-    }
-
-    async fn end_full_block(&mut self) -> Result<()> {
-        if self.block_position == self.block_bytes { self.end_block().await } else { Ok(()) }
-    }
-
-    /// Ends the block: on stable storage on every replica of its pipeline.
-    async fn end_block(&mut self) -> Result<()> {
-        if let Some(block) = self.block.as_mut() {
-            let finished = block.finish(&self.target, self.block_position).await?;
-            self.previous = Some(finished);
-            self.block = None;
-        }
-        self.block_position = 0;
-        self.builder = None;
-        Ok(())
     }
 
     /// HDFS's `hflush`: readers who open the file now see all bytes; every replica has them in memory.
+    ///
+    /// A striped file has them on stable storage then: each flush ends a block group, and the next byte begins another.
     pub async fn flush(&mut self) -> Result<()> {
         self.flush_as(Durability::Visible).await
     }
@@ -288,88 +177,44 @@ impl FileWriter {
     }
 
     async fn flush_as(&mut self, durability: Durability) -> Result<()> {
-        self.send_ready().await?;
-        self.seal_for_flush(durability);
-        self.send_ready().await?;
-        let Some(block) = self.block.as_mut() else {
-            // Everything lies in finished blocks, which are stable; the NameNode learns of the last one's length.
-            return Ok(());
-        };
-        block.drain(&self.target).await?;
-        let told = block.told_namenode();
-        if !told {
-            let request = FsyncRequest {
-                caller: self.target.fs.namenode().caller(),
-                path: self.target.path.to_string(),
-                inode: self.target.inode,
-                holder: self.target.fs.holder().to_owned(),
-                last_block_length: self.block_position,
-            };
-            self.target
-                .fs
-                .namenode()
-                .namespace("fsync", "Fsync", request, async |mut stub, q| stub.fsync(q).await)
-                .await?;
-            block.set_told_namenode();
+        match &mut self.kind {
+            Kind::Replicated(writer) => writer.flush_as(durability).await,
+            Kind::Striped(writer) => writer.flush().await,
         }
-        self.end_full_block().await
-    }
-
-    /// Makes the packet that a flush sends, and begins the next one at the open chunk's first byte.
-    fn seal_for_flush(&mut self, durability: Durability) {
-        let sync = durability == Durability::Synced;
-        let Some(builder) = self.builder.take() else {
-            if sync && self.block.is_some() {
-                self.ready = Some(empty_packet(self.block_position, sync));
-            }
-            return;
-        };
-        if !self.fresh && !sync {
-            self.builder = Some(builder);
-            return;
-        }
-        let open = builder.open_chunk();
-        if open.len() as u64 == builder.end() % self.target.checksum.chunk_bytes() as u64
-            && !open.is_empty()
-        {
-            let begin = builder.end() - open.len() as u64;
-            let mut next = PacketBuilder::new(self.target.checksum, begin, self.packet_bytes);
-            next.push(open);
-            self.builder = Some(next);
-        }
-        self.fresh = false;
-        self.ready = Some(builder.seal(0, sync));
     }
 
     /// Sends what is left, waits until every replica has it on stable storage, and closes the file.
     pub async fn close(mut self) -> Result<FileStatus> {
-        self.send_packet().await?;
-        self.end_block().await?;
+        let last = match &mut self.kind {
+            Kind::Replicated(writer) => writer.finish().await?,
+            Kind::Striped(writer) => writer.finish().await?,
+        };
+        let target = self.target();
         let request = CompleteRequest {
             caller: None,
-            path: self.target.path.to_string(),
-            inode: self.target.inode,
-            holder: self.target.fs.holder().to_owned(),
-            last: self.previous,
+            path: target.path.to_string(),
+            inode: target.inode,
+            holder: target.fs.holder().to_owned(),
+            last,
         };
-        match pipeline::complete(&self.target, request).await? {
+        match pipeline::complete(target, request).await? {
             Some(mut status) => {
-                status.name = self.target.path.name().unwrap_or("").to_owned();
+                status.name = target.path.name().unwrap_or("").to_owned();
                 Ok(status)
             }
-            None => self.target.fs.status(&self.target.path).await,
+            None => target.fs.status(&target.path).await,
         }
     }
 
     /// Gives the file up: one that this writer made is deleted; one that it appended to keeps what it had, and
     /// perhaps more, and is closed by the NameNode.
     pub async fn abort(self) -> Result<()> {
-        if self.created {
-            self.target.fs.delete(&self.target.path, Recursion::No).await?;
+        let Target { fs, path, .. } = self.target().clone();
+        let created = self.created;
+        drop(self);
+        if created {
+            fs.delete(&path, Recursion::No).await?;
         } else {
-            let path = self.target.path.clone();
-            let fs = self.target.fs.clone();
-            drop(self);
             fs.recover_lease(&path).await?;
         }
         Ok(())
@@ -381,21 +226,70 @@ impl FileWriter {
     }
 
     pub(crate) fn fs(&self) -> &Fs {
-        &self.target.fs
+        &self.target().fs
     }
 }
 
-/// What a flush must achieve.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    /// In the memory of every replica.
-    Visible,
-    /// On stable storage on every replica.
-    Synced,
+/// How a file is coded; `None`: it is replicated.
+fn policy_of(path: &FsPath, status: &FileStatus) -> Result<Option<Policy>> {
+    if status.erasure_policy == 0 {
+        return Ok(None);
+    }
+    crate::erasure::policy(path, status.erasure_policy).map(Some)
 }
 
-/// A packet that only asks for a sync.
-fn empty_packet(offset_in_block: u64, sync: bool) -> SealedPacket {
-    let header = PacketHeader { offset_in_block, seqno: 0, last: false, data_len: 0, sync };
-    SealedPacket::with_sums(header, &[], Bytes::new())
+impl Target {
+    fn new(fs: Fs, path: FsPath, status: &FileStatus) -> Result<Self> {
+        expect_file(&path, status)?;
+        if status.block_bytes == 0 {
+            return Err(Error::new(Code::Incompatible, format!("{path} has blocks of 0 bytes")));
+        }
+        Ok(Self {
+            fs,
+            path,
+            inode: status.inode,
+            replication: status.replication as usize,
+            checksum: Checksum::NATIVE,
+        })
+    }
+
+    /// Data bytes of a packet: whole chunks.
+    fn packet_bytes(&self) -> usize {
+        let chunk = self.checksum.chunk_bytes();
+        let packet_bytes = self.fs.config().packet_bytes.min(proto::limits::PACKET_BYTES_MAX / 4);
+        (packet_bytes as usize / chunk).max(1) * chunk
+    }
+
+    /// The last block of the file, which ends at `position`.
+    async fn last_block(&self, position: u64) -> Result<Option<Block>> {
+        let request = GetBlockLocationsRequest {
+            caller: self.fs.namenode().caller(),
+            path: self.path.to_string(),
+            offset: position.saturating_sub(1),
+            length: 1,
+        };
+        let namenode = self.fs.namenode();
+        let reply = namenode
+            .namespace("locate blocks", "GetBlockLocations", request, async |mut stub, q| {
+                stub.get_block_locations(q).await
+            })
+            .await?;
+        Ok(reply.last_block.and_then(|located| located.block))
+    }
+
+    /// Tells the NameNode how many bytes the last block has.
+    async fn tell_length(&self, last_block_length: u64) -> Result<()> {
+        let request = FsyncRequest {
+            caller: self.fs.namenode().caller(),
+            path: self.path.to_string(),
+            inode: self.inode,
+            holder: self.fs.holder().to_owned(),
+            last_block_length,
+        };
+        let namenode = self.fs.namenode();
+        namenode
+            .namespace("fsync", "Fsync", request, async |mut stub, q| stub.fsync(q).await)
+            .await?;
+        Ok(())
+    }
 }

@@ -113,6 +113,10 @@ impl FakeDatanode {
         self.server.abort();
     }
 
+    pub fn is_dead(&self) -> bool {
+        self.shared.is_dead()
+    }
+
     pub fn replica(&self, block: u64) -> Option<Replica> {
         self.shared.replicas.lock().unwrap().get(&block).cloned()
     }

@@ -8,6 +8,7 @@ mod datanode;
 mod local;
 mod namenode;
 mod rpc;
+mod striped;
 
 use client::{Code, Config, CreateOptions, Fs, FsPath};
 use datanode::FakeDatanode;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use proto::erasure::Policy;
 use proto::granary::namespace_server::{Namespace, NamespaceServer};
 use proto::granary::*;
 use proto::{Code, Error, Result};
@@ -14,6 +15,8 @@ use tonic::transport::server::TcpIncoming;
 pub struct State {
     pub block_bytes: u64,
     pub replication: usize,
+    /// How files are coded; `None`: replicated.
+    pub policy: Option<Policy>,
     pub datanodes: Vec<DatanodeAddress>,
     pub blocks: Vec<LocatedBlock>,
     pub open: bool,
@@ -77,6 +80,7 @@ impl State {
             kind: FileKind::File as i32,
             length: self.blocks.iter().map(|b| b.block.unwrap().length).sum(),
             block_bytes: self.block_bytes,
+            erasure_policy: self.policy.map_or(0, |policy| policy.id.into()),
             open_for_write: self.open,
             ..Default::default()
         }
@@ -137,7 +141,8 @@ impl State {
         self.enter("append", q.caller.as_ref())?;
         self.open = true;
         let last = self.blocks.last().cloned();
-        let last_block = last.filter(|b| b.block.unwrap().length < self.block_bytes);
+        let is_open = |b: &LocatedBlock| b.block.unwrap().length < self.block_bytes;
+        let last_block = last.filter(|b| self.policy.is_none() && is_open(b));
         Ok(AppendReply { status: Some(self.status()), last_block })
     }
 
@@ -146,14 +151,21 @@ impl State {
         self.commit(q.previous)?;
         let mut locations = self.datanodes.clone();
         locations.retain(|node| !q.excluded.contains(&node.uuid));
-        locations.truncate(self.replication);
-        if locations.is_empty() {
+        locations.truncate(self.policy.map_or(self.replication, |policy| policy.units().into()));
+        if locations.len() < self.policy.map_or(1, |policy| policy.data_units.into()) {
             return Err(Error::new(Code::NotEnoughDatanodes, "no DataNode is left"));
         }
         let offset = self.status().length;
-        let id = self.mint();
+        let number = self.mint();
+        let id = if self.policy.is_some() { 1 << 63 | number << 4 } else { number };
         let block = Some(Block { id, generation_stamp: self.mint(), length: 0 });
-        let located = LocatedBlock { block, offset, locations, ..Default::default() };
+        let erasure_policy = self.policy.map_or(0, |policy| policy.id.into());
+        let units = match self.policy {
+            Some(_) => (0..locations.len() as u8).collect::<Vec<_>>().into(),
+            None => bytes::Bytes::new(),
+        };
+        let located =
+            LocatedBlock { block, offset, locations, erasure_policy, units, ..Default::default() };
         self.blocks.push(located.clone());
         Ok(located)
     }
@@ -182,12 +194,24 @@ impl State {
         assert_eq!(last.block.unwrap().generation_stamp, old.generation_stamp);
         assert!(new.generation_stamp > old.generation_stamp);
         last.block = Some(new);
+        if let Some(policy) = self.policy {
+            assert_eq!(q.datanodes.len(), usize::from(policy.units()));
+            let known = |uuid: &String| nodes.iter().find(|node| node.uuid == *uuid).cloned();
+            let units = q.datanodes.iter().zip(0u8..);
+            let (locations, units): (_, Vec<u8>) =
+                units.filter_map(|(uuid, unit)| Some((known(uuid)?, unit))).unzip();
+            (last.locations, last.units) = (locations, units.into());
+            return Ok(Empty {});
+        }
         last.locations = nodes.into_iter().filter(|n| q.datanodes.contains(&n.uuid)).collect();
         Ok(Empty {})
     }
 
     fn fsync(&mut self, q: FsyncRequest) -> Result<Empty> {
         self.enter("fsync", q.caller.as_ref())?;
+        if self.policy.is_some() {
+            self.blocks.last_mut().unwrap().block.as_mut().unwrap().length = q.last_block_length;
+        }
         Ok(Empty {})
     }
 

@@ -58,8 +58,16 @@ pub struct Config {
     pub block_recovery_timeout_ms: u64,
     /// How long a block may have too few replicas before it is copied, in milliseconds.
     pub repair_grace_ms: u64,
-    /// Copies that one DataNode makes at once.
+    /// Copies for repair and balancing that one DataNode sends at once; and so many it receives.
     pub repair_copies_per_datanode_max: usize,
+    /// Copies for repair and balancing that are under way in the cluster at once.
+    pub repair_copies_max: usize,
+    /// Bytes per second that one DataNode sends for repair and balancing, and receives; 0: no limit.
+    pub repair_datanode_bytes_per_s_max: u64,
+    /// Bytes per second of all repair and balancing; 0: no limit.
+    pub repair_bytes_per_s_max: u64,
+    /// Replicas that must stand on DataNodes in service while others are in maintenance.
+    pub maintenance_replicas_min: u32,
     /// How long `complete` and `addBlock` wait for a block's replicas before they say "not yet", in milliseconds.
     pub complete_hold_ms: u64,
     /// A checkpoint is written when the journal grew by so many bytes since the last.
@@ -99,7 +107,11 @@ impl Default for Config {
             lease_hard_limit_ms: limits::LEASE_HARD_LIMIT_MS,
             block_recovery_timeout_ms: 30_000,
             repair_grace_ms: 10_000,
-            repair_copies_per_datanode_max: 2,
+            repair_copies_per_datanode_max: 4,
+            repair_copies_max: 10_000,
+            repair_datanode_bytes_per_s_max: 0,
+            repair_bytes_per_s_max: 0,
+            maintenance_replicas_min: 1,
             complete_hold_ms: 2_000,
             checkpoint_journal_bytes: 256 << 20,
             checkpoint_dirty_pages: 100_000,
@@ -145,6 +157,12 @@ impl Config {
         let soft_ms = self.lease_soft_limit_ms;
         between("lease_hard_limit_ms", self.lease_hard_limit_ms, soft_ms, 24 * HOUR_MS)?;
         between("block_recovery_timeout_ms", self.block_recovery_timeout_ms, 100, HOUR_MS)?;
+        between("repair_grace_ms", self.repair_grace_ms, 0, HOUR_MS)?;
+        let copies = self.repair_copies_per_datanode_max as u64;
+        between("repair_copies_per_datanode_max", copies, 1, 1_000)?;
+        between("repair_copies_max", self.repair_copies_max as u64, 1, 1_000_000)?;
+        let least = u64::from(self.maintenance_replicas_min);
+        between("maintenance_replicas_min", least, 1, limits::REPLICATION_MAX.into())?;
         between("complete_hold_ms", self.complete_hold_ms, 0, 60_000)?;
         between("checkpoint_journal_bytes", self.checkpoint_journal_bytes, 1 << 20, 1 << 40)?;
         between("checkpoint_dirty_pages", self.checkpoint_dirty_pages as u64, 1, 1 << 32)?;

@@ -241,8 +241,17 @@ fn cluster_settings(config: &Config) -> cluster::Settings {
         lease_soft_limit_ms: config.lease_soft_limit_ms,
         lease_hard_limit_ms: config.lease_hard_limit_ms,
         recovery_timeout_ms: config.block_recovery_timeout_ms,
-        repair_grace_ms: config.repair_grace_ms,
-        repair_copies_per_node_max: config.repair_copies_per_datanode_max,
+        repair: cluster::repair::Settings {
+            grace_ms: config.repair_grace_ms,
+            limits: cluster::repair::streams::StreamLimits {
+                per_node: config.repair_copies_per_datanode_max,
+                total: config.repair_copies_max,
+                node_bytes_per_s: config.repair_datanode_bytes_per_s_max,
+                total_bytes_per_s: config.repair_bytes_per_s_max,
+            },
+            maintenance_replicas_min: config.maintenance_replicas_min,
+        },
+        replication: config.replication,
         // Microseconds: above every epoch of an earlier process.
         first_epoch: u64::try_from(now_ns() / 1_000).unwrap_or(0),
         seed: uuid::Uuid::new_v4().as_u128() as u64,

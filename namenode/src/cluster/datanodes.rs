@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use proto::granary::{DatanodeAddress, DatanodeHeartbeat, DatanodeRegister, VolumeStatus};
 use proto::{Code, Error, Result};
 
+use super::service::{Service, Wishes, service_under, wish_for};
 use super::topology::Topology;
 
 /// Volumes that one DataNode may tell of.
@@ -63,9 +64,24 @@ pub struct Datanode {
     pub reserved_bytes: u64,
     /// Blocks being written there.
     pub scheduled_blocks: u32,
+    /// What it is for.
+    pub service: Service,
+    /// Since when, in milliseconds of the caller's clock.
+    pub service_since_ms: u64,
 }
 
 impl Datanode {
+    /// Whether new replicas may go there: it lives, is attached, and is in service.
+    pub fn takes_writes(&self) -> bool {
+        self.liveness == Liveness::Alive && self.attached && !self.service.takes_no_writes()
+    }
+
+    /// Whether what is known of its replicas is what it told itself since it came: only then may another replica be
+    /// deleted because this one has it.
+    pub fn is_trusted(&self) -> bool {
+        self.liveness == Liveness::Alive && self.attached && self.reported
+    }
+
     /// Bytes that replicas may still take on volumes that work.
     pub fn remaining_bytes(&self) -> u64 {
         self.working().map(|v| v.remaining_bytes).fold(0, u64::saturating_add)
@@ -101,6 +117,8 @@ pub struct Registration {
     pub epoch: u64,
     /// Whether the uuid was known under another address.
     pub moved: bool,
+    /// Whether it was not there before: new, or dead.
+    pub is_back: bool,
     /// Another node that had this address and is dead now.
     pub replaced: Option<NodeIndex>,
 }
@@ -114,6 +132,7 @@ pub struct Datanodes {
     suspect_after_ms: u64,
     dead_after_ms: u64,
     topology: Topology,
+    wishes: Wishes,
 }
 
 impl Datanodes {
@@ -127,7 +146,28 @@ impl Datanodes {
             suspect_after_ms,
             dead_after_ms,
             topology: Topology::default(),
+            wishes: Wishes::new(),
         }
+    }
+
+    /// What an operator wants of nodes, from now on. Tells which are for something else now, and what they were for.
+    pub fn set_wishes(&mut self, now_ms: u64, wishes: Wishes) -> Vec<(NodeIndex, Service)> {
+        self.wishes = wishes;
+        self.refresh_services(now_ms)
+    }
+
+    /// As [`Datanodes::set_wishes`], with the wishes as they are: those that were for a time may be over.
+    pub fn refresh_services(&mut self, now_ms: u64) -> Vec<(NodeIndex, Service)> {
+        let mut changed = Vec::new();
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let before = node.service;
+            node.service = service_under(wish_for(&self.wishes, &node.address), now_ms, before);
+            if node.service != before {
+                node.service_since_ms = now_ms;
+                changed.push((index_of(number), before));
+            }
+        }
+        changed
     }
 
     /// Where nodes stand, from now on: those that are known are moved.
@@ -167,8 +207,14 @@ impl Datanodes {
         let epoch = self.last_epoch;
         let known = self.by_uuid.get(&address.uuid).copied();
         let moved = known.is_some_and(|index| !same_place(&self.get(index).address, &address));
+        let is_back = known.is_none_or(|index| self.get(index).liveness == Liveness::Dead);
         let replaced = self.end_of_address(&address);
+        let before = known.map_or(Service::InService, |index| self.get(index).service);
+        let service = service_under(wish_for(&self.wishes, &address), now_ms, before);
+        let since_ms = known.filter(|_| service == before).map(|at| self.get(at).service_since_ms);
         let node = Datanode {
+            service,
+            service_since_ms: since_ms.unwrap_or(now_ms),
             volumes: message.volumes,
             active_transfers: 0,
             software_version: message.software_version,
@@ -190,7 +236,7 @@ impl Datanodes {
             Some(slot) => *slot = node,
             None => self.nodes.push(node),
         }
-        Ok(Registration { index, epoch, moved, replaced })
+        Ok(Registration { index, epoch, moved, is_back, replaced })
     }
 
     /// Takes a heartbeat of one epoch. Errors: `Stale` if a newer registration ended that epoch.

@@ -25,6 +25,9 @@ impl Cluster {
         };
         let Some(policy) = Policy::by_id(truth.policy) else { return };
         self.replicas.sync_group(group, policy, truth);
+        if !truth.complete {
+            self.forget_group_repair(group);
+        }
         if truth.complete {
             self.recoveries.end(group);
             for unit in 0..policy.units() {
@@ -39,6 +42,7 @@ impl Cluster {
 
     fn group_removed(&mut self, group: BlockId) {
         self.recoveries.end(group);
+        self.forget_group_repair(group);
         for (unit, node) in self.replicas.remove_group(group) {
             self.release(unit);
             if self.datanodes.get(node).liveness != Liveness::Dead {
@@ -47,6 +51,14 @@ impl Cluster {
             }
         }
         self.effects.push(Effect::Finalized(group));
+    }
+
+    /// As for a replicated block: the group is gone or is written again.
+    fn forget_group_repair(&mut self, group: BlockId) {
+        for unit in 0..BlockId::GROUP_STEP as u8 {
+            self.forget_repair(group.of_unit(unit));
+            self.invalidations.forget(group.of_unit(unit));
+        }
     }
 
     /// Chooses nodes for units, one each. Errors as [`Cluster::place`].

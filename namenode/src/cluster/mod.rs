@@ -11,7 +11,8 @@
 //! | [`placement`], `locate`, `promises` | targets of a new block; where blocks are; room kept for them |
 //! | [`groups`] | block groups of striped files: their units |
 //! | [`invalidate`], `outbox` | deletions that wait; all else that waits for a DataNode |
-//! | [`repair`] | copies of under-replicated blocks |
+//! | [`repair`], [`patrol`] | copies of blocks that need them; the walk that finds what no event told of |
+//! | [`service`] | nodes that an operator wants to go, for good or for a time |
 //! | [`safemode`] | when nothing may be changed yet |
 //! | [`leases`], [`recovery`] | writers that went silent |
 //! | [`rng`] | seeded choices |
@@ -27,6 +28,7 @@ pub mod invalidate;
 pub mod leases;
 mod locate;
 mod outbox;
+pub mod patrol;
 pub mod placement;
 mod promises;
 pub mod recovery;
@@ -36,6 +38,7 @@ pub mod report;
 mod reporting;
 pub mod rng;
 pub mod safemode;
+pub mod service;
 mod settle;
 pub mod topology;
 
@@ -48,6 +51,7 @@ use datanodes::{Datanodes, NodeIndex, Registration};
 use invalidate::Invalidations;
 use leases::Leases;
 use outbox::Outbox;
+use patrol::Patrol;
 use promises::Promise;
 use recovery::Recoveries;
 use repair::Repairs;
@@ -55,12 +59,10 @@ use replicas::{BlockTruth, Replicas};
 use report::FullReport;
 use rng::Choices;
 use safemode::SafeMode;
+use service::Service;
 
 /// The namespace's view of a block; `None`: no file has it.
 pub type Truth<'a> = &'a dyn Fn(BlockId) -> Option<BlockTruth>;
-
-/// Pages (of 4096 blocks) that one tick looks through for the replicas of dead nodes.
-const SWEEP_PAGES_PER_TICK: usize = 1_024;
 
 /// What the volatile side goes by.
 #[derive(Clone, Debug)]
@@ -81,10 +83,10 @@ pub struct Settings {
     pub lease_hard_limit_ms: u64,
     /// How long the leader of a block recovery may take.
     pub recovery_timeout_ms: u64,
-    /// How long a block may be under-replicated before it is copied.
-    pub repair_grace_ms: u64,
-    /// Copies under way from one DataNode.
-    pub repair_copies_per_node_max: usize,
+    /// See [`repair`].
+    pub repair: repair::Settings,
+    /// Replicas of a block if nobody asks for another number.
+    pub replication: u32,
     /// Epochs begin after this number.
     pub first_epoch: u64,
     /// Seed of all random choices.
@@ -104,6 +106,8 @@ pub enum Effect {
     LeftSafeMode,
     /// This DataNode died.
     Died(NodeIndex),
+    /// This DataNode is for something else now.
+    Served(NodeIndex, Service),
 }
 
 /// The volatile side of one NameNode.
@@ -120,6 +124,9 @@ pub struct Cluster {
     pub recoveries: Recoveries,
     invalidations: Invalidations,
     repairs: Repairs,
+    patrol: Patrol,
+    maintenance_replicas_min: usize,
+    replication: usize,
     reports: HashMap<NodeIndex, FullReport>,
     outboxes: Vec<Outbox>,
     promises: HashMap<u64, Promise>,
@@ -130,6 +137,8 @@ pub struct Cluster {
     /// How long after the start DataNodes are given to register before a block that finds none is refused.
     gathering_ms: u64,
     started_ms: Option<u64>,
+    /// The latest time that was told.
+    now_ms: u64,
     gathering: bool,
 }
 
@@ -146,7 +155,10 @@ impl Cluster {
             leases: Leases::new(settings.lease_soft_limit_ms, settings.lease_hard_limit_ms),
             recoveries: Recoveries::new(settings.recovery_timeout_ms),
             invalidations: Invalidations::default(),
-            repairs: Repairs::new(settings.repair_grace_ms, settings.repair_copies_per_node_max),
+            repairs: Repairs::new(&settings.repair),
+            patrol: Patrol::default(),
+            maintenance_replicas_min: settings.repair.maintenance_replicas_min as usize,
+            replication: settings.replication as usize,
             reports: HashMap::new(),
             outboxes: Vec::new(),
             promises: HashMap::new(),
@@ -155,6 +167,7 @@ impl Cluster {
             look_again: BTreeSet::new(),
             gathering_ms: settings.safemode_extension_ms,
             started_ms: None,
+            now_ms: 0,
             gathering: settings.safemode_extension_ms > 0,
             effects: Vec::new(),
         }
@@ -167,12 +180,18 @@ impl Cluster {
 
     /// A DataNode registers; it is asked for a full report.
     pub fn register(&mut self, now_ms: u64, message: DatanodeRegister) -> Result<Registration> {
+        self.now_ms = self.now_ms.max(now_ms);
         let replicas = &self.replicas;
         let unheld = |index| replicas.held_by(index) == 0;
         let registration = self.datanodes.register(now_ms, message, unheld)?;
         let index = registration.index;
         self.sweeps.remove(&index);
         self.reports.remove(&index);
+        self.invalidations.clear(index);
+        self.end_copies_of(index);
+        if registration.is_back {
+            self.repairs.queue.wake_all();
+        }
         let number = usize::from(index.0);
         if self.outboxes.len() <= number {
             self.outboxes.resize_with(number + 1, Outbox::default);
@@ -205,10 +224,12 @@ impl Cluster {
     pub fn tick(&mut self, now_ms: u64, truth: Truth<'_>) {
         let age_ms = now_ms.saturating_sub(*self.started_ms.get_or_insert(now_ms));
         self.gathering = age_ms < self.gathering_ms;
+        self.now_ms = self.now_ms.max(now_ms);
+        self.expire_wishes(now_ms);
         for node in self.datanodes.check(now_ms) {
             self.bury(node);
         }
-        self.go_on_sweeping();
+        self.go_on_sweeping(truth);
         if self.safemode.check(now_ms, &self.replicas.totals()) {
             self.effects.push(Effect::LeftSafeMode);
         }
@@ -218,8 +239,11 @@ impl Cluster {
         for id in std::mem::take(&mut self.look_again) {
             if let Some(truth) = truth(id) {
                 self.settle_block(id, &truth);
+                self.notice(id, &truth, 0, false);
             }
         }
+        self.invalidations.remind(now_ms);
+        self.patrol(now_ms, truth);
         self.repair(now_ms, truth);
         let waiting = |(node, _): &(NodeIndex, _)| self.invalidations.waiting(*node) > 0;
         let woken: Vec<_> =
@@ -240,27 +264,18 @@ impl Cluster {
         self.safemode.reason(&self.replicas.totals(), self.datanodes.living())
     }
 
-    /// A node died: nothing of it counts any more.
+    /// A node died: nothing of it counts any more, unless it is in maintenance and comes back.
     fn bury(&mut self, node: NodeIndex) {
-        self.sweeps.insert(node, 0);
+        if self.datanodes.get(node).service != Service::InMaintenance {
+            self.sweeps.insert(node, 0);
+        }
         self.reports.remove(&node);
         self.invalidations.clear(node);
         self.outboxes[usize::from(node.0)] = Outbox::default();
+        self.end_copies_of(node);
+        self.patrol.start_over(self.now_ms);
         self.effects.push(Effect::Died(node));
         self.effects.push(Effect::Wake(node));
-    }
-
-    fn go_on_sweeping(&mut self) {
-        let Some((&node, &cursor)) = self.sweeps.first_key_value() else { return };
-        match self.replicas.sweep(node, cursor, SWEEP_PAGES_PER_TICK) {
-            Some(next) => {
-                self.sweeps.insert(node, next);
-            }
-            None => {
-                self.sweeps.remove(&node);
-                self.go_on_sweeping();
-            }
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! two random candidates, by free space and load (power of two choices: Mitzenmacher 2001). What racks ask for gives
 //! way where no node can do it.
 //!
-//! Always holds: a chosen node is alive, attached, not excluded, has a volume with room for the block, and is named
+//! Always holds: a chosen node is alive, attached, in service, not excluded, has a volume with room for the block, and is named
 //! once. Fewer DataNodes than replicas: as many as there are, if they are enough.
 
 use proto::{Code, Error, Result};
@@ -66,7 +66,7 @@ fn choose_by(
         }
         if wanted.excluded.contains(&index) || wanted.existing.contains(&index) {
             excluded += 1;
-        } else if node.liveness == Liveness::Alive && node.attached {
+        } else if node.takes_writes() {
             if has_room(node, wanted.block_bytes) { free.push(index) } else { full += 1 }
         }
     }

@@ -4,7 +4,7 @@
 //! once: whoever waits for the block is told, a replica that no file has is deleted, a complete block is settled.
 
 use proto::granary::ReplicaState;
-use proto::{Code, Error, Result};
+use proto::{BlockId, Code, Error, Result};
 
 use super::datanodes::NodeIndex;
 use super::replicas::{Reported, Verdict};
@@ -22,6 +22,7 @@ impl Cluster {
         truth: Truth<'_>,
     ) -> Result<()> {
         self.datanodes.hear(now_ms, node, epoch)?;
+        self.now_ms = self.now_ms.max(now_ms);
         for change in changes {
             if let Some(report) = self.reports.get_mut(&node) {
                 report.touch(change.id);
@@ -42,6 +43,7 @@ impl Cluster {
         chunk_index: u32,
     ) -> Result<bool> {
         self.datanodes.hear(now_ms, node, epoch)?;
+        self.now_ms = self.now_ms.max(now_ms);
         if chunk_index == 0 {
             let search = self.replicas.held_by(node) > 0;
             self.reports.insert(node, FullReport::begin(report_id, search));
@@ -81,14 +83,14 @@ impl Cluster {
                     format!("a full report does not ascend at {}", replica.id),
                 ));
             }
-            self.settle_gap(node, &mut report, replica.id.0);
+            self.settle_gap(node, &report, replica.id.0, truth);
             report.settled = replica.id.0.saturating_add(1);
             if !report.is_touched(replica.id) {
                 self.one_replica(node, replica, truth);
             }
         }
         if last {
-            self.settle_gap(node, &mut report, u64::MAX);
+            self.settle_gap(node, &report, u64::MAX, truth);
             self.datanodes.get_mut(node).reported = true;
         } else {
             self.reports.insert(node, report);
@@ -96,36 +98,60 @@ impl Cluster {
         Ok(())
     }
 
-    fn one_replica(&mut self, node: NodeIndex, replica: &Reported, truth: Truth<'_>) {
-        let truth = truth(replica.id);
+    fn one_replica(&mut self, node: NodeIndex, replica: &Reported, truths: Truth<'_>) {
+        let (id, is_gone) = (replica.id, replica.state == ReplicaState::Deleted);
+        let truth = truths(id);
+        if is_gone {
+            self.invalidations.told(node, id);
+        } else if truth.is_some() && self.invalidations.is_awaited(node, id, replica.stamp) {
+            return;
+        }
         let verdict = self.replicas.report(node, replica, truth.as_ref());
         if !matches!(replica.state, ReplicaState::BeingWritten) && !self.promises.is_empty() {
-            self.release_on(node, replica.id);
+            self.release_on(node, id);
         }
-        match verdict {
-            Verdict::Noted => {}
-            Verdict::Finalized | Verdict::Bad => match truth {
-                Some(truth) if truth.complete => self.settle_block(replica.id, &truth),
-                Some(_) => {
-                    // Of a unit, whoever waits for its group.
-                    let striped = replica.id.is_striped();
-                    let id = if striped { replica.id.group() } else { replica.id };
-                    self.effects.push(Effect::Finalized(id));
-                }
-                None => {}
-            },
-            Verdict::Unknown => {
-                if replica.state != ReplicaState::Deleted {
-                    self.invalidations.push(node, replica.id, replica.stamp);
-                    self.wake(node);
-                }
+        match (verdict, truth) {
+            (Verdict::Finalized | Verdict::Bad, Some(truth)) if truth.complete => {
+                self.settle_block(id, &truth);
             }
+            (Verdict::Finalized | Verdict::Bad, Some(_)) => {
+                // Of a unit, whoever waits for its group.
+                let whole = if id.is_striped() { id.group() } else { id };
+                self.effects.push(Effect::Finalized(whole));
+            }
+            (Verdict::Unknown, _) if !is_gone => {
+                self.invalidations.push(node, id, replica.stamp);
+                self.wake(node);
+            }
+            _ => {}
+        }
+        if verdict == Verdict::Finalized {
+            self.arrived(node, id, truths);
+        }
+        let lost = (is_gone || verdict == Verdict::Bad) && self.replicas.is_lacking(id);
+        if lost || self.repairs.knows(id) {
+            self.notice_now(id, truths);
         }
     }
 
-    fn settle_gap(&mut self, node: NodeIndex, report: &mut FullReport, end: u64) {
-        if report.search {
-            self.replicas.drop_range(node, report.settled, end, |id| report.is_touched(id));
+    /// What is known of a block changed: what it needs now is noticed.
+    pub(super) fn notice_now(&mut self, id: BlockId, truths: Truth<'_>) {
+        if self.safemode.is_on() {
+            return;
+        }
+        if let Some(truth) = truths(id) {
+            self.notice(id, &truth, 0, false);
+        }
+    }
+
+    fn settle_gap(&mut self, node: NodeIndex, report: &FullReport, end: u64, truths: Truth<'_>) {
+        if !report.search {
+            return;
+        }
+        let range = (report.settled, end);
+        let dropped = self.replicas.drop_range(node, range, usize::MAX, |id| report.is_touched(id));
+        for id in dropped {
+            self.notice_now(id, truths);
         }
     }
 }

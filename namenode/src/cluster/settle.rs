@@ -1,13 +1,15 @@
 //! What a block no longer needs goes: bad replicas when there are enough good ones, good ones beyond the wish, and all of
 //! a block that no file has any more.
 //!
-//! Always holds: a good replica is deleted only while more good ones than the file asks for stand on nodes that live.
+//! Always holds: a good replica is deleted only while more good ones than the file asks for stand on nodes in service,
+//! each of which has told itself, since it came, that it has its replica, and is to delete none of them.
 
 use std::collections::BTreeSet;
 
 use proto::{BlockId, GenerationStamp};
 
 use super::datanodes::{Liveness, NodeIndex};
+use super::repair::need::Stand;
 use super::replicas::BlockTruth;
 use super::{Cluster, Effect};
 
@@ -19,13 +21,20 @@ impl Cluster {
             return;
         }
         match truth {
-            Some(truth) => {
+            Some(truth) if truth.complete => {
+                // With a whole pipeline, its replicas are on their way; if not, it is short from the start.
+                let short = self.replicas.pipeline_len(id) < truth.replication as usize;
                 self.replicas.sync(id, truth);
-                if truth.complete {
-                    self.release(id);
-                    self.recoveries.end(id);
-                    self.settle_block(id, truth);
+                self.release(id);
+                self.recoveries.end(id);
+                self.settle_block(id, truth);
+                if short && self.replicas.is_lacking(id) && !self.safemode.is_on() {
+                    self.notice_in_time(id, truth);
                 }
+            }
+            Some(truth) => {
+                self.forget_repair(id);
+                self.replicas.sync(id, truth);
             }
             None => self.block_removed(id),
         }
@@ -49,6 +58,7 @@ impl Cluster {
         self.replicas.sync(id, truth);
         if self.replicas.mark_corrupt(node, id, stamp) {
             self.settle_block(id, truth);
+            self.look_again.insert(id);
         }
     }
 
@@ -58,27 +68,46 @@ impl Cluster {
         if !truth.complete || !self.replicas.has_surplus(id) {
             return;
         }
-        for (node, stamp) in self.replicas.surplus_bad(id, self.datanodes.living()) {
-            self.delete_replica(node, id, stamp);
-        }
-        let (good, expected) = self.replicas.good_and_expected(id);
-        if good <= expected || self.safemode.is_on() {
+        let stand = self.stand(id);
+        let expected = truth.replication as usize;
+        self.settle_bad(id, &stand, expected);
+        let mut nodes = stand.in_service;
+        let is_sure = nodes.iter().all(|&node| self.datanodes.get(node).is_trusted());
+        if nodes.len() <= expected || !is_sure || self.safemode.is_on() {
             return;
         }
-        let mut nodes = self.replicas.locations(id, truth).nodes;
-        let all_live =
-            nodes.iter().all(|&node| self.datanodes.get(node).liveness == Liveness::Alive);
-        if !all_live {
-            return;
-        }
-        for _ in expected..good {
-            let node = self.surplus_one(&mut nodes);
+        for _ in expected..nodes.len() {
+            let node = self.surplus_one(id, &mut nodes);
             self.delete_replica(node, id, truth.stamp);
         }
     }
 
+    /// Deletes the bad replicas of a block (damaged, stale) if its good ones are enough, or if every node that could
+    /// take a copy holds a replica of it, so that only a deletion makes room.
+    fn settle_bad(&mut self, id: BlockId, stand: &Stand, expected: usize) {
+        let bad = self.replicas.bad(id);
+        if bad.is_empty() {
+            return;
+        }
+        let is_trusted = |node: &&NodeIndex| self.datanodes.get(**node).is_trusted();
+        let serving = stand.in_service.iter().filter(is_trusted).count();
+        let others = stand.leaving.iter().chain(&stand.maintained).filter(is_trusted).count();
+        let is_safe = serving + others >= self.replicas.replication_min();
+        if serving >= expected || (is_safe && !self.has_place(id)) {
+            for (node, stamp) in bad {
+                self.delete_replica(node, id, stamp);
+            }
+        }
+    }
+
+    /// Whether some node that takes writes holds no replica of the block.
+    fn has_place(&self, id: BlockId) -> bool {
+        let holders = self.replicas.all_holders(id);
+        self.datanodes.iter().any(|(node, known)| known.takes_writes() && !holders.contains(&node))
+    }
+
     /// Takes out the replica that can be spared best: from a rack that has another, on the node with the least room.
-    fn surplus_one(&self, nodes: &mut Vec<NodeIndex>) -> NodeIndex {
+    fn surplus_one(&self, _id: BlockId, nodes: &mut Vec<NodeIndex>) -> NodeIndex {
         let rack = |node: NodeIndex| self.datanodes.rack(node);
         let lonely =
             |&&node: &&NodeIndex| nodes.iter().filter(|n| rack(**n) == rack(node)).count() < 2;
@@ -96,14 +125,17 @@ impl Cluster {
     }
 
     fn delete_replica(&mut self, node: NodeIndex, id: BlockId, stamp: GenerationStamp) {
-        self.replicas.drop_replica(node, id);
-        self.invalidations.push(node, id, stamp);
-        self.wake(node);
+        if self.invalidations.push_awaited(self.now_ms, node, id, stamp) {
+            self.replicas.drop_replica(node, id);
+            self.wake(node);
+        }
     }
 
     fn block_removed(&mut self, id: BlockId) {
         self.release(id);
         self.recoveries.end(id);
+        self.forget_repair(id);
+        self.invalidations.forget(id);
         for node in self.replicas.remove(id) {
             if self.datanodes.get(node).liveness != Liveness::Dead {
                 self.invalidations.push(node, id, GenerationStamp(u64::MAX));

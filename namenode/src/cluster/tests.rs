@@ -26,8 +26,17 @@ fn settings() -> Settings {
         lease_soft_limit_ms: 60_000,
         lease_hard_limit_ms: 1_200_000,
         recovery_timeout_ms: 30_000,
-        repair_grace_ms: 10_000,
-        repair_copies_per_node_max: 2,
+        repair: repair::Settings {
+            grace_ms: 10_000,
+            limits: repair::streams::StreamLimits {
+                per_node: 2,
+                total: 100,
+                node_bytes_per_s: 0,
+                total_bytes_per_s: 0,
+            },
+            maintenance_replicas_min: 1,
+        },
+        replication: 3,
         first_epoch: 0,
         topology: Default::default(),
         seed: 1,
@@ -267,7 +276,8 @@ fn an_under_replicated_block_is_copied_after_the_grace_time() {
     assert!(world.commands(&a).transfer.is_empty(), "one copy at a time");
     world.change(&b, has(1));
     world.with(|c, truth| c.tick(12_002, truth));
-    assert_eq!(world.cluster.repairs_pending(), 0);
+    let progress = world.cluster.repair_progress(12_002);
+    assert_eq!((progress.copies, progress.waiting(), progress.done_blocks), (0, 0, 1));
     assert_eq!(world.cluster.datanodes.get(b.index).reserved_bytes, 0);
     assert_eq!(world.cluster.replicas.totals().under_replicated, 0);
 }

@@ -267,11 +267,11 @@ fn render_metrics(node: &Node) -> String {
     };
     let counts = node.log.read(State::counts);
     let stats = node.fs_stats();
-    let (alive, dead, safe_mode, leases, repairs) = node.volatile.cluster(|cluster, _| {
+    let (alive, dead, safe_mode, leases, repairs) = node.volatile.cluster(|cluster, now_ms| {
         let alive = cluster.datanodes.living();
         let dead = cluster.datanodes.iter().count() - alive;
         let safe_mode = u64::from(cluster.safemode.is_on());
-        (alive, dead, safe_mode, cluster.leases.len(), cluster.repairs_pending())
+        (alive, dead, safe_mode, cluster.leases.len(), cluster.repair_progress(now_ms))
     });
     gauge("last_txid", "The last transaction.", node.log.read(State::txid).0);
     gauge("checkpoint_txid", "The last checkpoint.", node.log.checkpoint_txid().0);
@@ -286,7 +286,19 @@ fn render_metrics(node: &Node) -> String {
     );
     gauge("blocks_missing", "Blocks without a good replica.", stats.missing_blocks);
     gauge("blocks_corrupt", "Blocks with a damaged replica.", stats.corrupt_blocks);
-    gauge("blocks_being_repaired", "Blocks that are being copied.", repairs as u64);
+    gauge("blocks_being_repaired", "Blocks that are being copied.", repairs.copies);
+    gauge("blocks_waiting_for_repair", "Blocks that wait to be copied.", repairs.waiting());
+    gauge(
+        "blocks_endangered",
+        "Waiting blocks that can lose no further replica.",
+        repairs.waiting_by_danger[0],
+    );
+    gauge("blocks_misplaced", "Blocks in too few racks, as last counted.", repairs.misplaced);
+    gauge("repair_bytes_left", "Bytes that repair has yet to write.", repairs.bytes_left());
+    gauge("repair_bytes_per_second", "Rate of repair, last minute.", repairs.bytes_per_s);
+    gauge("repair_blocks_done", "Blocks copied since the start.", repairs.done_blocks);
+    gauge("repair_bytes_done", "Bytes copied since the start.", repairs.done_bytes);
+    gauge("repair_copies_failed", "Copies that failed since the start.", repairs.failed);
     gauge("capacity_bytes", "Bytes of all volumes.", stats.capacity_bytes);
     gauge("used_bytes", "Bytes that replicas use.", stats.used_bytes);
     gauge("remaining_bytes", "Bytes that replicas may still use.", stats.remaining_bytes);

@@ -161,6 +161,9 @@ impl Volatile {
                 tracing::info!("safe mode is over");
                 self.decide.notify_one();
             }
+            cluster::Effect::Served(node, service) => {
+                tracing::info!(node = node.0, ?service, "a DataNode is for something else now");
+            }
             cluster::Effect::Died(node) => {
                 tracing::warn!(node = node.0, "a DataNode is dead: its replicas do not count");
             }

@@ -303,23 +303,45 @@ impl Replicas {
         !self.holders(id).is_empty()
     }
 
-    /// Bad replicas (damaged, stale) that may go, each with the stamp it has: the good ones are as many as the file
-    /// asks for, or every one of the `living` nodes holds the block, so that only a deletion makes room for a copy.
-    pub fn surplus_bad(&self, id: BlockId, living: usize) -> Vec<(NodeIndex, GenerationStamp)> {
-        let entry = self.entry(id);
-        if entry.flags & (COMPLETE | ODD) != COMPLETE | ODD {
+    /// The bad replicas of a complete block (damaged, stale), each with the stamp it has.
+    pub fn bad(&self, id: BlockId) -> Vec<(NodeIndex, GenerationStamp)> {
+        if self.entry(id).flags & (COMPLETE | ODD) != COMPLETE | ODD {
             return Vec::new();
         }
-        let holders = self.holders(id);
-        let bad: Vec<_> = self
-            .odd_of(id)
+        self.odd_of(id)
             .filter(|(_, odd)| odd.state != OddState::BeingWritten)
             .map(|(node, odd)| (NodeIndex(node), GenerationStamp(odd.stamp)))
-            .collect();
-        let good = holders.len() - self.odd_of(id).count();
-        let enough = good >= self.expected(id, entry)
-            || (good >= self.replication_min.max(1) && holders.len() >= living);
-        if enough { bad } else { Vec::new() }
+            .collect()
+    }
+
+    /// Nodes with a good replica of a complete block, in the order of their reports.
+    pub fn good_holders(&self, id: BlockId) -> Vec<NodeIndex> {
+        let entry = self.entry(id);
+        if entry.flags & COMPLETE == 0 {
+            return Vec::new();
+        }
+        let mut nodes = self.holders(id);
+        if entry.flags & ODD != 0 {
+            nodes.retain(|&node| !self.odd.contains_key(&(id.0, node)));
+        }
+        nodes.into_iter().map(NodeIndex).collect()
+    }
+
+    /// Whether a complete block has fewer good replicas than its file asks for, or a unit's group lacks units; at the
+    /// cost of one look-up.
+    pub fn is_lacking(&self, id: BlockId) -> bool {
+        let id = if id.is_striped() { units::mark_of(id) } else { id };
+        self.entry(id).flags & (UNDER | MISSING) != 0
+    }
+
+    /// Good replicas that make a block safe.
+    pub fn replication_min(&self) -> usize {
+        self.replication_min
+    }
+
+    /// How many nodes a block that is being written should appear on.
+    pub fn pipeline_len(&self, id: BlockId) -> usize {
+        self.pipelines.get(&id.0).map_or(0, Vec::len)
     }
 
     /// Whether a block has odd replicas, or more than its file asks for: at the cost of one look-up.

@@ -19,6 +19,11 @@ use super::{BlockTruth, OddState, Replicas};
 const MARK: u8 = (BlockId::GROUP_STEP - 1) as u8;
 const _: () = assert!(PAGE_BLOCKS.is_multiple_of(BlockId::GROUP_STEP), "a group lies in one page");
 
+/// The mark of a unit's group.
+pub(super) fn mark_of(id: BlockId) -> BlockId {
+    id.group().of_unit(MARK)
+}
+
 /// Whether an entry counts in the totals: a replicated block's, or a group's mark.
 pub(super) fn is_counted(id: BlockId) -> bool {
     !id.is_striped() || id.unit() == MARK

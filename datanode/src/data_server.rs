@@ -10,10 +10,11 @@
 //! | [`read`](self::read) | op 81 |
 //! | [`write`](self::write), [`respond`](self::respond) | op 80: packets down, acks up |
 //! | [`transfer`] | op 86, and transfers at the NameNode's command |
-//! | [`checksum`](self::checksum) | op 85 |
+//! | [`checksum`](self::checksum), [`group_checksum`] | op 85, op 90 |
 //! | [`local`](self::local) | op 87 on the Unix socket |
 
 mod checksum;
+mod group_checksum;
 mod local;
 mod read;
 mod respond;
@@ -41,8 +42,8 @@ const READ_BUFFER_BYTES: usize = 8 << 10;
 const IDLE_MAX: usize = 64;
 /// How long they are kept, in milliseconds.
 const IDLE_MS: u64 = 10_000;
-/// Requests that are known to exist and are not served: metadata, replace, copy, shared memory, block groups, custom.
-const UNSUPPORTED_OPS: [u8; 7] = [82, 83, 84, 88, 89, 90, 127];
+/// Requests that are known to exist and are not served: metadata, replace, copy, shared memory, custom.
+const UNSUPPORTED_OPS: [u8; 6] = [82, 83, 84, 88, 89, 127];
 
 /// The bounds of the server.
 #[derive(Clone, Copy, Debug)]
@@ -255,6 +256,9 @@ impl DataServer {
             Request::WriteBlock(request) => write::serve(self, wire, *request).await,
             Request::TransferBlock(request) => transfer::serve(self, wire, *request).await,
             Request::BlockChecksum(request) => checksum::serve(self, wire, request).await,
+            Request::BlockGroupChecksum(request) => {
+                group_checksum::serve(self, wire, *request).await
+            }
             Request::ShortCircuitFds(_) => {
                 let error = Error::new(
                     Code::Unsupported,

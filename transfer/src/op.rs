@@ -10,8 +10,9 @@ use prost::Message;
 use proto::granary::Block;
 use proto::hadoop::hdfs::{
     BaseHeaderProto, BlockOpResponseProto, ClientOperationHeaderProto, ExtendedBlockProto,
-    OpBlockChecksumProto, OpReadBlockProto, OpRequestShortCircuitAccessProto, OpTransferBlockProto,
-    OpWriteBlockProto, StatusProto, TokenProto,
+    OpBlockChecksumProto, OpBlockGroupChecksumProto, OpReadBlockProto,
+    OpRequestShortCircuitAccessProto, OpTransferBlockProto, OpWriteBlockProto, StatusProto,
+    TokenProto,
 };
 use proto::{Code, Error, Result, limits};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -33,6 +34,8 @@ pub enum OpCode {
     ShortCircuitFds = 87,
     /// The checksum over a block's checksums.
     BlockChecksum = 85,
+    /// The same of a striped block group.
+    BlockGroupChecksum = 90,
 }
 
 /// One request.
@@ -48,6 +51,8 @@ pub enum Request {
     ShortCircuitFds(OpRequestShortCircuitAccessProto),
     /// The checksum over a block's checksums.
     BlockChecksum(OpBlockChecksumProto),
+    /// The same of a striped block group.
+    BlockGroupChecksum(Box<OpBlockGroupChecksumProto>),
     /// A request that this version does not know: its number.
     Unknown(u8),
 }
@@ -61,6 +66,9 @@ impl Request {
             Self::TransferBlock(m) => (OpCode::TransferBlock as u8, encode_delimited(m.as_ref())),
             Self::ShortCircuitFds(m) => (OpCode::ShortCircuitFds as u8, encode_delimited(m)),
             Self::BlockChecksum(m) => (OpCode::BlockChecksum as u8, encode_delimited(m)),
+            Self::BlockGroupChecksum(m) => {
+                (OpCode::BlockGroupChecksum as u8, encode_delimited(m.as_ref()))
+            }
             Self::Unknown(op) => (*op, Bytes::new()),
         };
         let mut out = BytesMut::with_capacity(3 + message.len());
@@ -81,6 +89,7 @@ impl Request {
             85 => Self::BlockChecksum(parse(message)?),
             86 => Self::TransferBlock(Box::new(parse(message)?)),
             87 => Self::ShortCircuitFds(parse(message)?),
+            90 => Self::BlockGroupChecksum(Box::new(parse(message)?)),
             _ => Self::Unknown(op),
         })
     }
@@ -101,7 +110,7 @@ pub async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Result<Optio
         return Err(broken(format!("version {version}, expected {VERSION}")));
     }
     let op = head[2];
-    if !matches!(op, 80 | 81 | 85..=87) {
+    if !matches!(op, 80 | 81 | 85..=87 | 90) {
         return Ok(Some(Request::Unknown(op)));
     }
     let message = read_delimited(stream, limits::TRANSFER_MESSAGE_BYTES_MAX).await?;

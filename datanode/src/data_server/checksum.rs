@@ -23,9 +23,9 @@ use super::{After, DataServer, Wire, block_of};
 use crate::store::ReplicaReader;
 
 /// MD5 over the checksums.
-const MD5_CRC: u32 = 1;
+pub(super) const MD5_CRC: u32 = 1;
 /// The CRC of the bytes.
-const COMPOSITE_CRC: u32 = 2;
+pub(super) const COMPOSITE_CRC: u32 = 2;
 /// Checksums that are read at once.
 const STEP_SUMS: u64 = 16 << 10;
 /// Stripes that a reply has at most.
@@ -33,7 +33,7 @@ const STRIPES_MAX: u64 = 4 << 10;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Md5,
     /// One CRC for each so many bytes; 0: one for all.
     Composite {
@@ -58,7 +58,8 @@ pub async fn serve<R, W: AsyncWrite + Unpin>(
     Ok(After::KeepOpen)
 }
 
-async fn compute(
+/// The checksum that is asked for.
+pub(super) async fn compute(
     server: &DataServer,
     request: &OpBlockChecksumProto,
 ) -> Result<OpBlockChecksumResponseProto> {
@@ -79,7 +80,8 @@ async fn compute(
 }
 
 impl Kind {
-    fn of(options: Option<&BlockChecksumOptionsProto>) -> Result<Self> {
+    /// As the request says.
+    pub(super) fn of(options: Option<&BlockChecksumOptionsProto>) -> Result<Self> {
         let number = options.and_then(|options| options.block_checksum_type).unwrap_or(MD5_CRC);
         match number {
             MD5_CRC => Ok(Self::Md5),

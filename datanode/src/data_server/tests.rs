@@ -1,6 +1,7 @@
 //! Whole DataNodes over real sockets: alone, and in chains of three.
 
 mod damage;
+mod groups;
 mod hadoop;
 mod reuse;
 

@@ -109,7 +109,7 @@ fn verified_packet(reader: &ReplicaReader, offset: u64, seqno: i64) -> Result<Se
 }
 
 /// A target as Granary's own messages name it.
-fn address(info: &DatanodeInfoProto) -> DatanodeAddress {
+pub(super) fn address(info: &DatanodeInfoProto) -> DatanodeAddress {
     DatanodeAddress {
         uuid: info.id.datanode_uuid.clone(),
         host: info.id.ip_addr.clone(),

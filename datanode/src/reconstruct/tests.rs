@@ -55,7 +55,7 @@ impl Node {
         reported.is_some().then(|| read_block(self.handle.store(), block, STAMP).unwrap())
     }
 
-    async fn forget(&self, unit: usize) {
+    pub(crate) async fn forget(&self, unit: usize) {
         let block = proto::BlockId(unit_block(GROUP, unit));
         self.handle.store().delete(block, GenerationStamp(STAMP)).await.unwrap();
     }

@@ -522,7 +522,7 @@ async fn a_reader_beside_a_writer_always_gets_what_is_visible_and_checksums_that
 #[tokio::test]
 async fn requests_that_are_not_served_are_refused_in_words() {
     let node = Node::start().await;
-    for number in [82u8, 83, 84, 88, 89, 90, 127] {
+    for number in [82u8, 83, 84, 88, 89, 127] {
         let mut stream = node.connect().await;
         stream.write_all(&[0, 28, number, 2, 8, 1]).await.unwrap();
         let reply = op::read_response(&mut stream).await.unwrap();

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc::client::RemoteError;
+use ipc::RemoteError;
 use ipc::request::Method;
 use ipc::{CallError, Client, ClientSettings, Identity};
 use prost::Message;

@@ -17,12 +17,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use proto::hadoop::hdfs::RpcResponseHeaderProto;
-use proto::hadoop::hdfs::rpc_response_header_proto::RpcStatusProto;
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::answer::{self, Received, RemoteError};
 use crate::call::Identity;
 use crate::request::{self, CallId, Method};
 use crate::wire::{self, CLIENT_ID_BYTES, Malformed, NO_CALL};
@@ -58,17 +57,6 @@ pub enum CallError {
     Remote(RemoteError),
     /// The connection is lost; whether the server has done what was asked is not known.
     Lost(Arc<str>),
-}
-
-/// An error that the server answered with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteError {
-    /// The Java class that it is.
-    pub class: String,
-    /// Its message.
-    pub message: String,
-    /// `RpcErrorCodeProto`; 1 is the application's own.
-    pub detail: i32,
 }
 
 /// A connection. Clones share it; it is closed with the last one.
@@ -264,31 +252,20 @@ impl Shared {
         }
     }
 
-    /// Hands the whole frames of `input` to those who wait; an error ends the connection.
+    /// Hands the whole answers of `input` to those who wait; an error ends the connection.
     fn answer(&self, input: &mut BytesMut, reply_bytes_max: usize) -> Result<(), Malformed> {
-        while let Some(mut frame) = wire::take_frame(input, reply_bytes_max)? {
-            let header = wire::take_message(&mut frame)?;
-            let header = RpcResponseHeaderProto::decode(header)
-                .map_err(|error| Malformed(format!("an answer's header: {error}")))?;
-            let call_id = header.call_id as i32;
-            let status = header.status();
-            let result = match status {
-                RpcStatusProto::Success => Ok(wire::take_message(&mut frame)?),
-                RpcStatusProto::Error | RpcStatusProto::Fatal => {
-                    Err(CallError::Remote(RemoteError::of(header)))
+        while let Some(Received { call_id, result, last }) = answer::take(input, reply_bytes_max)? {
+            let result = result.map_err(CallError::Remote);
+            let end = match &result {
+                Err(error) if last => {
+                    Err(Malformed(format!("the server ended the connection: {error}")))
                 }
+                _ => Ok(()),
             };
-            if status == RpcStatusProto::Fatal
-                && let Err(error) = &result
-            {
-                let why = format!("the server ended the connection: {error}");
-                if call_id == NO_CALL {
-                    return Err(Malformed(why));
-                }
+            if !last || call_id != NO_CALL {
                 self.deliver_to(call_id, result);
-                return Err(Malformed(why));
             }
-            self.deliver_to(call_id, result);
+            end?;
         }
         Ok(())
     }
@@ -356,16 +333,6 @@ async fn write(shared: Arc<Shared>, ping_interval: Duration) {
             return;
         }
         shared.write_now(state);
-    }
-}
-
-impl RemoteError {
-    fn of(header: RpcResponseHeaderProto) -> Self {
-        Self {
-            detail: header.error_detail.unwrap_or(0),
-            class: header.exception_class_name.unwrap_or_default(),
-            message: header.error_msg.unwrap_or_default(),
-        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`call`] | one call, its answer, and the service that answers |
 //! | [`exceptions`] | what our errors are called in Java, for RPC and WebHDFS alike |
-//! | [`wire`], [`request`], [`reply`] | the bytes: what a server reads, what a client sends, what a server sends |
+//! | [`wire`], [`request`] | the bytes: what a server reads, what a client sends |
+//! | [`reply`], [`answer`] | the bytes: what a server sends, what a client reads |
 //! | [`session`] | one connection's conversation, without IO |
 //! | [`server`], `connection` | a port; one connection's task |
 //! | [`client`] | one connection from the other side |
@@ -13,6 +14,7 @@
 //!
 //! Knows frames, headers, connections and their bounds. Does not know a single method: a [`Service`] does.
 
+pub mod answer;
 pub mod call;
 pub mod client;
 mod connection;
@@ -24,6 +26,7 @@ pub mod session;
 pub mod settings;
 pub mod wire;
 
+pub use answer::RemoteError;
 pub use call::{Answer, Call, Identity, Name, RpcError, Service};
 pub use client::{CallError, Client, ClientSettings};
 pub use server::serve;

@@ -13,12 +13,15 @@
 //! | [`serving`] | the controller of kvserve nodes and versions (pure) |
 //! | [`front`] | gRPC services, HTTP status, Hadoop RPC |
 //! | [`server`] | the shell: folder, log, timers, listeners |
+//! | `fuzzing` | ways in for the fuzz targets |
 
 mod checkpoint;
 pub mod cluster;
 mod coding;
 pub mod config;
 pub mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod journal;
 pub mod log;
 pub mod op;

@@ -13,8 +13,8 @@ mod codec;
 pub mod erasure;
 pub mod quota;
 pub mod snapshot;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use proto::granary::{FileStatus, TableInfo};
 use proto::{BlockId, FsPath, GenerationStamp, InodeId};

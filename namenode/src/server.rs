@@ -77,7 +77,7 @@ impl Handle {
     }
 
     /// What the front ends share, for tests that ask without a socket.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
     }

@@ -1,6 +1,6 @@
 //! Random calls on Granary and HDFS, the same ones: every answer and the trees that are left are the same.
 //!
-//! `GRANARY_TEST_SEED` replays one sequence; `differences.md` lists what differs on purpose. `GRANARY_TEST_SURVEY` tells
+//! `GRANARY_TEST_SEED` replays one sequence, and with `GRANARY_TEST_SEQUENCES` that many from it on; `differences.md` lists what differs on purpose. `GRANARY_TEST_SURVEY` tells
 //! each kind of difference once and goes on, instead of looking for the shortest calls that show the first.
 
 use std::time::Duration;
@@ -17,14 +17,16 @@ async fn random_calls_get_the_answers_that_hdfs_gives() {
     let cluster = tools::granary(3).await;
     let reference = Reference::start(tools, 3);
     let replayed = std::env::var("GRANARY_TEST_SEED").ok();
-    let sequences = match (&replayed, tools.extent) {
-        (Some(_), _) => "1",
-        (None, Extent::Short) => "60",
-        (None, Extent::All) => "5000",
+    let wanted = std::env::var("GRANARY_TEST_SEQUENCES").ok();
+    let sequences = match (&wanted, &replayed, tools.extent) {
+        (Some(wanted), _, _) => wanted,
+        (None, Some(_), _) => "1",
+        (None, None, Extent::Short) => "60",
+        (None, None, Extent::All) => "5000",
     };
     let local = tempfile::tempdir().expect("folder");
     let mut java = tools.java();
-    if replayed.is_some() {
+    if replayed.is_some() && wanted.is_none() {
         java.arg("-Dverbose=1");
     }
     if std::env::var_os("GRANARY_TEST_SURVEY").is_some() {

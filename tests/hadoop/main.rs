@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "tests print what they compared and why they are skipped")]
 
 mod differential;
+mod messages;
 mod python;
 mod reference;
 mod shell;

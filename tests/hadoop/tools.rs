@@ -97,14 +97,16 @@ impl Tools {
         &self.client
     }
 
-    /// Compiles `client/` for Hadoop 3.5.0 and for 2.7.3 as far as it goes there, and `reference/` for 2.7.3.
+    /// Compiles `client/` for Hadoop 3.5.0 and for 2.7.3 as far as it goes there, `messages/` for 3.5.0, and
+    /// `reference/` for 2.7.3.
     fn build(&self) -> Result<(), String> {
         let old: Vec<PathBuf> = ["Differences", "Mask", "Shell", "Side"]
             .map(|class| here().join(format!("client/{class}.java")))
             .into_iter()
             .chain(sources("reference"))
             .collect();
-        compile(&self.jars_of_client(), &sources("client"), &self.built.join("client"))?;
+        let new = ["client", "messages"].map(sources).concat();
+        compile(&self.jars_of_client(), &new, &self.built.join("client"))?;
         compile(&self.jars_of_reference(), &old, &self.built.join("reference"))?;
         let write = |name: &str, text: &str| {
             let file = self.built.join(name);
@@ -138,7 +140,7 @@ impl Tools {
         format!("{}/*", self.reference.display())
     }
 
-    /// A JVM with Hadoop's client 3.5.0 and the classes of `client/`.
+    /// A JVM with Hadoop's client 3.5.0 and the classes of `client/` and `messages/`.
     pub fn java(&self) -> Command {
         let mut java = Command::new("java");
         let path = format!("{}:{}", self.built.join("client").display(), self.jars_of_client());

@@ -6,9 +6,12 @@
 #![no_main]
 
 use bytes::{BufMut, BytesMut};
+use ipc::request::{self, CallId, Method};
 use ipc::session::{Session, Step};
-use ipc::{Identity, request};
+use ipc::{Identity, wire};
 use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use proto::hadoop::hdfs::{GetListingRequestProto, RpcSaslProto, rpc_sasl_proto::SaslState};
 
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -33,7 +36,39 @@ fn converse(pieces: impl Iterator<Item = impl AsRef<[u8]>>) -> (Vec<(i32, usize)
     (calls, output, false)
 }
 
-fuzz_target!(|data: &[u8]| {
+/// Conversations as clients have them.
+fn seeds() -> Vec<Vec<u8>> {
+    const ID: [u8; 16] = *b"0123456789abcdef";
+    let identity = Identity { user: "alice".into(), real_user: Some("boss".into()) };
+    let protocol = "org.apache.hadoop.hdfs.protocol.ClientProtocol";
+    let message =
+        GetListingRequestProto { src: "/a/b".into(), start_after: "c".into(), need_location: true };
+    let calls = |out: &mut Vec<u8>| {
+        for (call_id, name) in [(0, "getListing"), (1, "noSuchMethod")] {
+            let id = CallId { client_id: ID, call_id, retry_count: call_id };
+            request::call(out, &id, &Method { protocol, version: 1, name }, &message);
+        }
+        request::ping(out, ID);
+        request::close(out, ID);
+    };
+    let mut whole = vec![0, 0];
+    request::hello(&mut whole, ID, &identity, protocol);
+    calls(&mut whole);
+    let mut behind = vec![3, 1];
+    calls(&mut behind);
+    let mut sasl = vec![255, 0];
+    sasl.extend_from_slice(wire::MAGIC);
+    sasl.extend_from_slice(&[wire::VERSION, 0, 0xdf]);
+    let negotiate = RpcSaslProto { state: SaslState::Negotiate as i32, ..RpcSaslProto::default() };
+    request::sasl(&mut sasl, &negotiate.encode_to_vec());
+    request::context(&mut sasl, ID, &identity, protocol);
+    calls(&mut sasl);
+    let http = b"\x01\0GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    let old = b"\x01\0hrpc\x08\0\0".to_vec();
+    vec![whole, behind, sasl, http, old]
+}
+
+fuzz_target!(init: fuzz::start(seeds), |data: &[u8]| {
     let [cut, good, rest @ ..] = data else { return };
     let mut bytes = Vec::new();
     if good & 1 == 1 {

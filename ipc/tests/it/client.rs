@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ipc::client::RemoteError;
+use ipc::RemoteError;
 use ipc::request::Method;
 use ipc::{CallError, Client, ClientSettings, Identity, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

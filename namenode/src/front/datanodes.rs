@@ -76,9 +76,9 @@ struct Attached {
 
 /// The registration that a stream carries.
 #[derive(Clone, Copy)]
-struct Epoch {
-    index: NodeIndex,
-    epoch: u64,
+pub struct Epoch {
+    pub(crate) index: NodeIndex,
+    pub(crate) epoch: u64,
 }
 
 impl Attached {
@@ -221,7 +221,7 @@ async fn send(
 }
 
 /// Takes one message of a node.
-async fn take(node: &Node, at: Epoch, message: DatanodeUp) -> Result<()> {
+pub(crate) async fn take(node: &Node, at: Epoch, message: DatanodeUp) -> Result<()> {
     match message.message {
         Some(datanode_up::Message::Heartbeat(heartbeat)) => {
             node.volatile.cluster(|c, now_ms| c.heartbeat(now_ms, at.index, at.epoch, heartbeat))

@@ -18,6 +18,8 @@
 mod replay;
 mod segment;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 

@@ -15,7 +15,7 @@ use super::{
 use crate::coding::Reader;
 
 fn path(text: &str) -> FsPath {
-    FsPath::parse(text).unwrap()
+    FsPath::parse(text).expect("a path")
 }
 
 /// One of each operation.
@@ -164,11 +164,11 @@ fn create_coded(unmasked: Option<u32>) -> Op {
     }
 }
 
-fn every_op() -> Vec<Op> {
+pub(crate) fn every_op() -> Vec<Op> {
     all_ops().into_iter().chain(family_ops().into_iter().map(|(_, op)| op)).collect()
 }
 
-fn request(op: Op) -> Request {
+pub(crate) fn request(op: Op) -> Request {
     let caller = Caller { user: "u".into(), groups: vec!["g".into()], superuser: false };
     let call_id = Some(CallId { client: [3; 16], call: 4 });
     Request { caller, call_id, now_ns: 5, op }

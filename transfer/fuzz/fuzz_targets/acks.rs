@@ -21,7 +21,19 @@ fn packet(number: u64) -> SealedPacket {
     SealedPacket::new(header, Checksum::NATIVE, Bytes::from(vec![0; PACKET_BYTES as usize]))
 }
 
-fuzz_target!(|bytes: &[u8]| {
+/// Acks of three nodes for all packets, one of them a failure, and a heartbeat.
+fn seeds() -> Vec<Vec<u8>> {
+    use proto::hadoop::hdfs::StatusProto::{ErrorChecksum, Success};
+    let three = |seqno, last| {
+        let downstream = PipelineAck::upstream(Success, &PipelineAck::new(seqno, last));
+        PipelineAck::upstream(Success, &downstream).encode().to_vec()
+    };
+    let good: Vec<Vec<u8>> = (0..PACKETS as i64).map(|seqno| three(seqno, Success)).collect();
+    let heartbeat = three(transfer::HEARTBEAT_SEQNO, Success);
+    vec![good.concat(), [heartbeat, three(0, Success), three(1, ErrorChecksum)].concat()]
+}
+
+fuzz_target!(init: fuzz::start(seeds), |bytes: &[u8]| {
     let mut window = InFlight::new(3, PACKETS as usize, 0);
     (0..PACKETS).for_each(|number| window.sent(packet(number)));
     let mut buffer = BytesMut::from(bytes);

@@ -5,9 +5,19 @@
 
 use libfuzzer_sys::fuzz_target;
 use transfer::crc::{Composite, longest_prefix};
-use transfer::meta;
+use transfer::{Checksum, ChecksumKind, meta};
 
-fuzz_target!(|bytes: &[u8]| {
+/// Headers of each kind, with a few chunks behind.
+fn seeds() -> Vec<Vec<u8>> {
+    let kinds = [ChecksumKind::Crc32c, ChecksumKind::Crc32, ChecksumKind::Null];
+    let seed = |kind| {
+        let checksum = Checksum::new(kind, 512).expect("a legal checksum");
+        [&meta::encode_header(checksum)[..], &[7; 1_300]].concat()
+    };
+    kinds.map(seed).to_vec()
+}
+
+fuzz_target!(init: fuzz::start(seeds), |bytes: &[u8]| {
     let Ok(checksum) = meta::decode_header(bytes) else { return };
     assert_eq!(meta::encode_header(checksum)[..], bytes[..meta::HEADER_BYTES]);
     let data = &bytes[meta::HEADER_BYTES..];

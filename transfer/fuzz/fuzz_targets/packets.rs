@@ -3,9 +3,31 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use transfer::{Checksum, ChecksumKind, PacketReader, SealedPacket};
+use transfer::{Checksum, ChecksumKind, PacketHeader, PacketReader, SealedPacket};
 
-fuzz_target!(|bytes: &[u8]| {
+/// The packets of a short block: whole chunks, a part of one under another checksum, a heartbeat, the last one.
+fn seeds() -> Vec<Vec<u8>> {
+    let header = |offset_in_block, seqno, last| PacketHeader {
+        offset_in_block,
+        seqno,
+        last,
+        data_len: 0,
+        sync: last,
+    };
+    let crc32 = Checksum::new(ChecksumKind::Crc32, 512).expect("a legal checksum");
+    let packets = [
+        SealedPacket::new(header(0, 0, false), Checksum::NATIVE, vec![7; 1_024].into()),
+        SealedPacket::new(header(1_024, 1, false), crc32, vec![8; 100].into()),
+        SealedPacket::heartbeat(),
+        SealedPacket::new(header(1_124, 2, true), Checksum::NATIVE, Vec::new().into()),
+    ];
+    let mut each: Vec<Vec<u8>> =
+        packets.iter().map(|packet| [&packet.head[..], &packet.data].concat()).collect();
+    each.push(each.concat());
+    each
+}
+
+fuzz_target!(init: fuzz::start(seeds), |bytes: &[u8]| {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let (mut packets, mut stream) = (PacketReader::new(), bytes);

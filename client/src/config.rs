@@ -47,6 +47,9 @@ pub struct Config {
     pub pipeline_heartbeat_ms: u64,
     /// Milliseconds that a DataNode which failed is asked last.
     pub bad_node_ms: u64,
+    /// Milliseconds after which a unit of a striped file that was asked for and has not come is computed from others.
+    /// 0: never.
+    pub read_hedge_ms: u64,
     /// How often the locations of a block are asked for anew before a read of it fails.
     pub read_rounds_max: u32,
     /// How many sets of DataNodes a new block is tried on before a write fails.
@@ -81,6 +84,7 @@ impl Default for Config {
             transfer_timeout_ms: 30_000,
             pipeline_heartbeat_ms: 10_000,
             bad_node_ms: 60_000,
+            read_hedge_ms: 500,
             read_rounds_max: 4,
             block_tries_max: 8,
             idle_connections_max: 64,

@@ -161,7 +161,11 @@ async fn fetch_head(fs: &Fs, path: &FsPath) -> Result<Known> {
     let mut blocks = reply.blocks;
     let mut length = status.length;
     if let Some(mut last) = reply.last_block.filter(|_| !reply.last_block_complete) {
-        let visible = visible_length(fs, path, &last).await?;
+        // Of a block group readers see what its writer told the NameNode: it is finished by then.
+        let visible = match last.erasure_policy {
+            0 => visible_length(fs, path, &last).await?,
+            _ => length_of(&last),
+        };
         let block = last.block.as_mut().ok_or_else(|| incomplete("locate blocks", "block"))?;
         block.length = visible;
         length = last.offset.saturating_add(visible);

@@ -4,13 +4,16 @@
 //! goes from front to back with a task that fetches ahead. What holds: every byte handed out matched its checksum; a
 //! replica that fails is left in the middle of a read without the caller noticing; a read fails only after every
 //! replica failed and the NameNode was asked for others `read_rounds_max` times, and then says what each replica said.
-//! The list of blocks is fetched in windows and kept.
+//! The list of blocks is fetched in windows and kept. A striped block is read cell by cell from its units, and decoded
+//! where some cannot be read ([`striped`]).
 
 mod ahead;
 mod blocking;
+mod failures;
 mod locations;
 mod replica;
 mod stream;
+mod striped;
 
 use std::sync::Arc;
 

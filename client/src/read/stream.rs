@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use proto::granary::{BadReplica, Block, DatanodeAddress, LocatedBlock, ReportBadBlocksRequest};
+use proto::granary::{Block, DatanodeAddress, LocatedBlock};
 use proto::{Code, Error, Result};
 
-use super::OpenFile;
 use super::locations::length_of;
 use super::replica::ReplicaReader;
+use super::striped::GroupStream;
+use super::{OpenFile, failures};
 use crate::fs::incomplete;
 use crate::plan::{self, Standing};
 
@@ -23,12 +24,19 @@ pub(crate) struct RangeStream {
     file: Arc<OpenFile>,
     position: u64,
     end: u64,
-    current: Option<Attempt>,
+    current: Option<Current>,
     /// uuids of DataNodes that failed for the current block since its locations were fetched.
     failed: Vec<String>,
     /// What they said, over all rounds of the current block.
     said: Vec<String>,
     rounds: u32,
+}
+
+/// What is being read.
+#[derive(Debug)]
+enum Current {
+    Replica(Box<Attempt>),
+    Group(Box<GroupStream>),
 }
 
 /// The replica that is being read.
@@ -56,16 +64,20 @@ impl RangeStream {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         while self.position < self.end {
             if self.current.is_none() {
-                self.open_replica().await?;
+                self.open_block().await?;
             }
-            let Some(attempt) = self.current.as_mut() else { continue };
-            match attempt.reader.next().await {
+            let next = match self.current.as_mut() {
+                None => continue,
+                Some(Current::Replica(attempt)) => attempt.reader.next().await,
+                Some(Current::Group(group)) => group.next().await,
+            };
+            match next {
                 Ok(Some(bytes)) => {
                     self.position += bytes.len() as u64;
                     return Ok(Some(bytes));
                 }
                 Ok(None) => self.next_block(),
-                Err(error) => self.fail(error),
+                Err(error) => self.fail(error).await?,
             }
         }
         Ok(None)
@@ -93,10 +105,21 @@ impl RangeStream {
         self.rounds = 0;
     }
 
-    /// Opens the best replica of the block at the current position, or marks it as failed.
-    async fn open_replica(&mut self) -> Result<()> {
+    /// Opens the block at the current position: the best replica, which is marked if that fails; or the group.
+    async fn open_block(&mut self) -> Result<()> {
         let file = self.file.clone();
         let located = file.locations.block_at(&file.fs, &file.path, self.position).await?;
+        if located.erasure_policy == 0 {
+            return self.open_replica(located).await;
+        }
+        let begin = self.position - located.offset;
+        let group = GroupStream::open(&file, &located, begin, self.end - located.offset)?;
+        self.current = Some(Current::Group(Box::new(group)));
+        Ok(())
+    }
+
+    async fn open_replica(&mut self, located: LocatedBlock) -> Result<()> {
+        let file = self.file.clone();
         let candidates = plan::order(&located.locations, |location| {
             if self.failed.contains(&location.uuid) {
                 Standing::Excluded
@@ -119,37 +142,35 @@ impl RangeStream {
             length_of(&located),
         );
         match ReplicaReader::open(&file, &location, block, piece).await {
-            Ok(reader) => self.current = Some(Attempt { location, block, reader }),
+            Ok(reader) => {
+                let attempt = Attempt { location, block, reader };
+                self.current = Some(Current::Replica(Box::new(attempt)));
+            }
             Err(error) => self.note(&location, block, &error),
         }
         Ok(())
     }
 
-    fn fail(&mut self, error: Error) {
-        if let Some(attempt) = self.current.take() {
-            self.note(&attempt.location, attempt.block, &error);
+    async fn fail(&mut self, error: Error) -> Result<()> {
+        match self.current.take() {
+            None => {}
+            Some(Current::Replica(attempt)) => self.note(&attempt.location, attempt.block, &error),
+            // It has asked everyone already.
+            Some(Current::Group(_)) if error.code == Code::BlockMissing => {
+                let file = self.file.clone();
+                let located = file.locations.block_at(&file.fs, &file.path, self.position).await?;
+                self.said.push(error.message);
+                self.locate_anew(&located).await?;
+            }
+            Some(Current::Group(_)) => return Err(error),
         }
+        Ok(())
     }
 
-    /// A replica failed: it is passed over for this block, its DataNode for a while, and damage is reported.
+    /// A replica failed: it is passed over for this block.
     fn note(&mut self, location: &DatanodeAddress, block: Block, error: &Error) {
-        tracing::info!(
-            block = block.id,
-            node = location.uuid,
-            %error,
-            "a replica can't be read; another one is tried"
-        );
-        let local = self.file.local.give_up(block.id);
-        match error.code {
-            Code::Corrupt => report(&self.file, location, block),
-            Code::Unavailable | Code::Timeout | Code::Incompatible => {
-                self.file.fs.note_bad_node(&location.uuid);
-            }
-            _ => {}
-        }
         self.said.push(format!("{}:{}: {error}", location.host, location.data_port));
-        // Files handed over may be damaged or gone where the DataNode itself still has an answer.
-        if !local || error.code == Code::Corrupt {
+        if !failures::note(&self.file, location, block, error) {
             self.failed.push(location.uuid.clone());
         }
     }
@@ -164,9 +185,13 @@ impl RangeStream {
                 [] => "no DataNode has reported a replica".to_owned(),
                 said => said.join("; "),
             };
+            let what = match located.erasure_policy {
+                0 => format!("no replica of blk_{id} can be read"),
+                _ => format!("too little of block group blk_{id} can be read"),
+            };
             return Err(Error::new(
                 Code::BlockMissing,
-                format!("{}: no replica of blk_{id} can be read: [{said}]", self.file.path),
+                format!("{}: {what}: [{said}]", self.file.path),
             ));
         }
         let pause_ms = config.retry_pause_min_ms << (4 * (self.rounds - 1)).min(20);
@@ -177,24 +202,4 @@ impl RangeStream {
         file.locations.fetch_anew(&file.fs, &file.path, self.position).await?;
         Ok(())
     }
-}
-
-/// Tells the NameNode of a damaged replica, in the background: the read goes on meanwhile.
-fn report(file: &OpenFile, location: &DatanodeAddress, block: Block) {
-    let fs = file.fs.clone();
-    let request = ReportBadBlocksRequest {
-        caller: fs.namenode().caller(),
-        replicas: vec![BadReplica { block: Some(block), datanode: location.uuid.clone() }],
-    };
-    tokio::spawn(async move {
-        let told = fs
-            .namenode()
-            .namespace("report bad blocks", "ReportBadBlocks", request, async |mut stub, q| {
-                stub.report_bad_blocks(q).await
-            })
-            .await;
-        if let Err(error) = told {
-            tracing::warn!(block = block.id, %error, "a damaged replica was not reported");
-        }
-    });
 }

@@ -37,6 +37,8 @@ pub struct Faults {
     pub refuse_writes: bool,
     /// Flips a bit of what it serves, at this offset of the block.
     pub flip_at: Option<u64>,
+    /// Takes requests for reads and does not answer.
+    pub stall_reads: bool,
     /// Closes a read after so many packets.
     pub cut_reads_after: Option<usize>,
     dead: bool,
@@ -115,6 +117,11 @@ impl FakeDatanode {
 
     pub fn is_dead(&self) -> bool {
         self.shared.is_dead()
+    }
+
+    /// It loses all it has; gives that.
+    pub fn take_replicas(&self) -> HashMap<u64, Replica> {
+        std::mem::take(&mut self.shared.replicas.lock().unwrap())
     }
 
     pub fn replica(&self, block: u64) -> Option<Replica> {
@@ -269,6 +276,9 @@ impl Shared {
 
     async fn read(&self, stream: &mut TcpStream, request: OpReadBlockProto) -> Option<()> {
         *self.reads.lock().unwrap() += 1;
+        if self.faults.lock().unwrap().stall_reads {
+            std::future::pending::<()>().await;
+        }
         let id = request.header.base_header.block.block_id;
         let replica = self.replicas.lock().unwrap().get(&id).cloned();
         let Some(replica) = replica else {

@@ -253,3 +253,171 @@ async fn a_write_that_is_dropped_half_way_leaves_the_writer_usable() {
     check_groups(&cluster, &content, 0);
     assert!(dropped > 0, "a future was dropped");
 }
+
+/// A cluster with one file of `bytes`.
+async fn with_file(policy: &str, rows: u64, bytes: usize) -> (Cluster, Vec<u8>) {
+    let cluster = striped(policy, 0, rows).await;
+    let content = content(bytes);
+    cluster.write(&content).await.unwrap();
+    (cluster, content)
+}
+
+/// Every set of 1 to `most` out of `nodes`.
+fn sets(nodes: usize, most: usize) -> impl Iterator<Item = Vec<usize>> {
+    let masks = (1u32..1 << nodes).filter(move |mask| mask.count_ones() as usize <= most);
+    masks.map(move |mask| (0..nodes).filter(|node| mask >> node & 1 == 1).collect())
+}
+
+/// Ranges that begin and end in the middle of cells, at their edges, and in different groups.
+const RANGES: [(usize, usize); 8] = [
+    (0, 10),
+    (CELL - 5, 10),
+    (CELL, CELL),
+    (700, 2 * CELL),
+    (3 * CELL - 1, 2),
+    (CELL + 99, 4 * CELL),
+    (5 * CELL, 9 * CELL),
+    (6 * CELL + 70_000, 1),
+];
+
+/// Reads all of the file, and ranges of it.
+async fn check_reads(cluster: &Cluster, content: &[u8], what: &str) {
+    assert!(cluster.read().await.unwrap() == content, "{what}");
+    let reader = cluster.fs.open(&cluster.path).await.unwrap();
+    for (offset, length) in RANGES {
+        let from = offset.min(content.len());
+        let expected = &content[from..(offset + length).min(content.len())];
+        let got = reader.read_bytes_at(offset as u64, length).await.unwrap();
+        assert!(got == expected, "{what}: {length} bytes at {offset}");
+    }
+}
+
+fn reads(cluster: &Cluster) -> Vec<usize> {
+    cluster.datanodes.iter().map(|node| *node.shared.reads.lock().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn files_of_every_size_are_read_without_any_two_of_their_units() {
+    for bytes in [1, 700, CELL, CELL + 1, 3 * CELL, 5 * CELL - 3, 8 * CELL + 12_345] {
+        let (cluster, content) = with_file("RS-3-2-1024k", 2, bytes).await;
+        check_reads(&cluster, &content, "all are there").await;
+        let stored: Vec<_> = cluster.datanodes.iter().map(|n| n.take_replicas()).collect();
+        for lost in sets(5, 2) {
+            for (node, stored) in cluster.datanodes.iter().zip(&stored) {
+                *node.shared.replicas.lock().unwrap() = stored.clone();
+            }
+            for &node in &lost {
+                cluster.datanodes[node].take_replicas();
+            }
+            check_reads(&cluster, &content, &format!("{bytes} bytes without {lost:?}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn dead_datanodes_and_damaged_units_are_read_around_and_damage_is_reported() {
+    let (cluster, content) = with_file("RS-3-2-1024k", 2, 7 * CELL + 9).await;
+    cluster.datanodes[3].kill();
+    cluster.datanodes[1].fail(|f| f.flip_at = Some(CELL as u64 + 77));
+    check_reads(&cluster, &content, "one is dead, one is damaged").await;
+    let reported = async {
+        while cluster.namenode.state.lock().unwrap().reported_bad.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), reported).await.unwrap();
+    let reported = cluster.namenode.state.lock().unwrap().reported_bad.clone();
+    assert!(reported.iter().all(|node| node == "dn-1"), "{reported:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_a_unit_loses_nothing() {
+    for victim in 0..3 {
+        let (cluster, content) = with_file("RS-3-2-1024k", 4, 10 * CELL).await;
+        cluster.datanodes[victim].fail(|f| f.cut_reads_after = Some(150));
+        assert!(cluster.read().await.unwrap() == content, "unit {victim}");
+    }
+}
+
+#[tokio::test]
+async fn a_unit_that_does_not_answer_is_computed_from_others() {
+    let (cluster, content) = with_file("RS-3-2-1024k", 2, 5 * CELL).await;
+    for node in [0, 2] {
+        cluster.datanodes[node].fail(|f| f.stall_reads = true);
+    }
+    let begun = std::time::Instant::now();
+    check_reads(&cluster, &content, "two hang").await;
+    let taken = begun.elapsed();
+    assert!(taken < std::time::Duration::from_secs(15), "{taken:?}: hedged once, then remembered");
+}
+
+#[tokio::test]
+async fn a_small_read_touches_one_unit_and_a_lost_one_costs_k_small_reads() {
+    let (cluster, content) = with_file("RS-3-2-1024k", 2, 6 * CELL).await;
+    let reader = cluster.fs.open(&cluster.path).await.unwrap();
+    let before = reads(&cluster);
+    let offset = CELL + 4_000;
+    let got = reader.read_bytes_at(offset as u64, 5_000).await.unwrap();
+    assert!(got == content[offset..offset + 5_000]);
+    let count = |before: &[usize]| -> Vec<usize> {
+        reads(&cluster).iter().zip(before).map(|(after, before)| after - before).collect()
+    };
+    assert_eq!(count(&before), [0, 1, 0, 0, 0]);
+    cluster.datanodes[1].take_replicas();
+    let before = reads(&cluster);
+    let got = reader.read_bytes_at(offset as u64, 5_000).await.unwrap();
+    assert!(got == content[offset..offset + 5_000]);
+    assert_eq!(count(&before), [1, 1, 1, 1, 0]);
+}
+
+#[tokio::test]
+async fn one_unit_more_lost_than_the_parity_is_an_error_that_says_what_each_one_said() {
+    let (cluster, _) = with_file("RS-3-2-1024k", 2, 4 * CELL).await;
+    cluster.datanodes[0].take_replicas();
+    cluster.datanodes[2].fail(|f| f.flip_at = Some(9));
+    cluster.datanodes[4].kill();
+    let error = cluster.read().await.unwrap_err();
+    assert_eq!(error.code, Code::BlockMissing);
+    for part in ["/file", "block group blk_", "2 units", "unit 0", "is not here", "checksum"] {
+        assert!(error.message.contains(part), "{error} should tell {part}");
+    }
+    assert!(count(&cluster, "locate") >= 3, "the NameNode was asked anew");
+}
+
+#[tokio::test]
+async fn short_groups_in_the_middle_of_a_file_are_read_as_they_are() {
+    let cluster = striped("XOR-2-1-1024k", 0, 2).await;
+    let content = content(4 * CELL);
+    let mut writer = cluster.fs.create(&cluster.path, CreateOptions::default()).await.unwrap();
+    let mut at = 0;
+    for step in [10, CELL + 1, 1, 2 * CELL] {
+        writer.write(&content[at..at + step]).await.unwrap();
+        writer.flush().await.unwrap();
+        at += step;
+        let reader = cluster.fs.open(&cluster.path).await.unwrap();
+        assert_eq!(reader.len(), at as u64, "a file that is being written");
+        assert!(cluster.read().await.unwrap() == content[..at]);
+    }
+    writer.write(&content[at..]).await.unwrap();
+    writer.close().await.unwrap();
+    for lost in 0..3 {
+        let kept = cluster.datanodes[lost].take_replicas();
+        check_reads(&cluster, &content, &format!("without {lost}")).await;
+        *cluster.datanodes[lost].shared.replicas.lock().unwrap() = kept;
+    }
+}
+
+#[tokio::test]
+async fn units_on_this_machine_are_read_through_their_files() {
+    let (cluster, content) = with_file("RS-3-2-1024k", 2, 6 * CELL + 5).await;
+    let sockets: Vec<String> = cluster.datanodes.iter().map(|n| n.listen_locally()).collect();
+    for located in &mut cluster.namenode.state.lock().unwrap().blocks {
+        for (location, socket) in located.locations.iter_mut().zip(&sockets) {
+            location.local_socket = socket.clone();
+        }
+    }
+    check_reads(&cluster, &content, "local").await;
+    assert_eq!(reads(&cluster), [0; 5]);
+    cluster.datanodes[2].fail(|f| f.flip_at = Some(5));
+    check_reads(&cluster, &content, "one is damaged").await;
+}

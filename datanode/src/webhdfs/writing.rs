@@ -65,6 +65,7 @@ fn options(ask: &Ask) -> ::webhdfs::Result<CreateOptions> {
         unmasked: Some(params.mode("unmaskedpermission")?.unwrap_or(mode)),
         replication: params.short("replication", 1)?.map_or(0, |asked| asked.unsigned_abs().into()),
         block_bytes: params.long("blocksize", 1)?.map_or(0, i64::unsigned_abs),
+        erasure_policy: None,
     };
     for flag in params.text("createflag").unwrap_or("").split(',').filter(|flag| !flag.is_empty()) {
         match flag.to_lowercase().as_str() {

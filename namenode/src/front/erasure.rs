@@ -10,6 +10,7 @@ use proto::granary::*;
 use proto::{Code, Error, FsPath, InodeId, Result};
 
 use super::access::Method;
+use super::groups::policy_of;
 use super::namespace::policy_number;
 use super::node::{Node, path};
 use crate::op::erasure::ErasureOp;
@@ -28,6 +29,17 @@ impl Node {
     /// The policy of a file, or of new files in a folder; 0: replicated.
     pub(super) fn coding_policy(&self, caller: &Caller, path: &FsPath) -> Result<u8> {
         self.log.read(|state| state.coding_policy(caller, path))
+    }
+
+    /// What HDFS's sums tell of a file's or folder's policy: its name, "Replicated" for a file without one.
+    pub(super) fn coding_shown(&self, caller: &Caller, path: &FsPath) -> Result<String> {
+        let status = self.log.read(|state| state.status(caller, path))?;
+        let Some(status) = status else { return Ok(String::new()) };
+        Ok(match (policy_of(&status), status.kind()) {
+            (Some(policy), _) => policy.name.to_owned(),
+            (None, FileKind::File) => "Replicated".to_owned(),
+            (None, _) => String::new(),
+        })
     }
 
     /// All policies that are known, and whether each is enabled.

@@ -9,6 +9,7 @@ use proto::BlockId;
 
 use super::super::datanodes::NodeIndex;
 use super::Replicas;
+use super::super::block::Totals;
 use super::units::is_counted;
 
 pub(super) const PAGE_BLOCKS: u64 = 4_096;
@@ -64,21 +65,16 @@ impl Replicas {
             self.pages.remove(&number);
         }
         if entry.flags & EXISTS != 0 && is_counted(id) {
-            self.count(before, entry.flags);
+            self.count(id, before, entry.flags);
         }
     }
 
-    pub(super) fn count(&mut self, before: u8, after: u8) {
-        let step = |bit: u8, total: &mut u64| match (before & bit != 0, after & bit != 0) {
-            (false, true) => *total += 1,
-            (true, false) => *total -= 1,
-            _ => {}
-        };
-        step(COMPLETE, &mut self.totals.complete);
-        step(SAFE, &mut self.totals.safe);
-        step(UNDER, &mut self.totals.under_replicated);
-        step(MISSING, &mut self.totals.missing);
-        step(CORRUPT, &mut self.totals.corrupt);
+    /// Counts a change of flags of a block, or of a group's mark.
+    pub(super) fn count(&mut self, id: BlockId, before: u8, after: u8) {
+        step(&mut self.totals, before, after);
+        if id.is_striped() {
+            step(&mut self.group_totals, before, after);
+        }
     }
 
     /// An expected replication as an entry holds it; a wide one stands in the side map.
@@ -160,6 +156,19 @@ impl Replicas {
         self.held[usize::from(node.0)] -= 1;
         true
     }
+}
+
+fn step(totals: &mut Totals, before: u8, after: u8) {
+    let step = |bit: u8, total: &mut u64| match (before & bit != 0, after & bit != 0) {
+        (false, true) => *total += 1,
+        (true, false) => *total -= 1,
+        _ => {}
+    };
+    step(COMPLETE, &mut totals.complete);
+    step(SAFE, &mut totals.safe);
+    step(UNDER, &mut totals.under_replicated);
+    step(MISSING, &mut totals.missing);
+    step(CORRUPT, &mut totals.corrupt);
 }
 
 /// The count of a node's replicas.

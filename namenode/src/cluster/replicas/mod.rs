@@ -53,6 +53,7 @@ pub struct Replicas {
     pipelines: HashMap<u64, Vec<u16>>,
     held: Vec<u64>,
     totals: Totals,
+    group_totals: Totals,
     replication_min: usize,
 }
 
@@ -68,6 +69,7 @@ impl Replicas {
             pipelines: HashMap::new(),
             held: Vec::new(),
             totals: Totals::default(),
+            group_totals: Totals::default(),
             replication_min: replication_min as usize,
         }
     }
@@ -75,6 +77,11 @@ impl Replicas {
     /// Counts over all blocks, at no cost.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Of those, counts over block groups.
+    pub fn group_totals(&self) -> Totals {
+        self.group_totals
     }
 
     /// Replicas that a node holds.
@@ -88,7 +95,7 @@ impl Replicas {
         let was_complete = entry.flags & COMPLETE != 0;
         if entry.flags & EXISTS == 0 {
             entry.flags = EXISTS;
-            self.totals.blocks += u64::from(is_counted(id));
+            self.totals.blocks += u64::from(!id.is_striped());
         }
         entry.expected = self.narrow(id, truth.replication);
         if truth.complete {
@@ -141,8 +148,9 @@ impl Replicas {
         let flags = self.entry(id).flags;
         if flags & EXISTS != 0 {
             if is_counted(id) {
-                self.count(flags, 0);
+                self.count(id, flags, 0);
                 self.totals.blocks -= 1;
+                self.group_totals.blocks -= u64::from(id.is_striped());
             }
             self.spilled.remove(&id.0);
             self.wide.remove(&id.0);
@@ -229,7 +237,7 @@ impl Replicas {
             entry.flags |= SAFE;
         }
         let after = entry.flags;
-        self.count(before, after);
+        self.count(replica.id, before, after);
         *held(&mut self.held, node) += 1;
         true
     }

@@ -37,6 +37,7 @@ impl Replicas {
         if entry.flags & EXISTS == 0 {
             entry.flags = EXISTS;
             self.totals.blocks += 1;
+            self.group_totals.blocks += 1;
         }
         entry.expected = policy.units_needed(truth.length) << 4 | policy.parity_units;
         if truth.complete {

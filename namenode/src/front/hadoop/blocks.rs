@@ -36,9 +36,7 @@ pub async fn create(asked: Asked, request: CreateRequestProto) -> Answered<Creat
             return Err(Failure::java(exceptions::FILE_NOT_FOUND, message));
         }
     }
-    if let Some(policy) = request.ec_policy_name.as_deref().filter(|name| !name.is_empty()) {
-        return Err(super::erasure::not_enabled(policy));
-    }
+    let erasure_policy = coding(&asked, &request)?;
     if request.replication == 0 {
         let message = format!("{path}: replication 0 is less than the least, 1");
         return Err(Failure::java(exceptions::IO, message));
@@ -53,10 +51,24 @@ pub async fn create(asked: Asked, request: CreateRequestProto) -> Answered<Creat
         create_parents: request.create_parent,
         replication: request.replication,
         block_bytes: request.block_size,
-        erasure_policy: None,
+        erasure_policy,
     };
     let reply = asked.node.create(message, asked.peer()).await?;
     Ok(CreateResponseProto { fs: reply.status.map(|status| file_status(&status, "")) })
+}
+
+/// How a new file is to be coded, if the client says so.
+fn coding(asked: &Asked, request: &CreateRequestProto) -> Answered<Option<u32>> {
+    let named = request.ec_policy_name.as_deref().filter(|name| !name.is_empty());
+    match (named, has(request.create_flag, CreateFlagProto::ShouldReplicate)) {
+        (Some(_), true) => {
+            let message = "SHOULD_REPLICATE flag and ecPolicyName are exclusive parameters.";
+            Err(Failure::java(exceptions::HADOOP_ILLEGAL_ARGUMENT, message))
+        }
+        (Some(name), false) => super::erasure::wanted(asked, name).map(|id| Some(id.into())),
+        (None, true) => Ok(Some(0)),
+        (None, false) => Ok(None),
+    }
 }
 
 pub async fn append(asked: Asked, request: AppendRequestProto) -> Answered<AppendResponseProto> {

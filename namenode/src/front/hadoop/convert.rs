@@ -7,12 +7,15 @@ use proto::granary::{self, DatanodeAddress, FileKind, FileStatus, LocatedBlock};
 use proto::hadoop::hdfs::*;
 use proto::{BlockId, GenerationStamp};
 
+use super::erasure::coded_by;
 use crate::op;
 
 /// Permission bits that HDFS knows: POSIX's and the sticky bit.
 pub const MODE_BITS: u32 = 0o1777;
 /// The flag of a file or folder with an access control list.
 const FLAG_ACL: u32 = 1;
+/// The flag of a file that is erasure coded, and of a folder in which new ones are.
+const FLAG_CODED: u32 = 4;
 /// The flag of a folder that may have snapshots.
 const FLAG_SNAPSHOTTABLE: u32 = 8;
 
@@ -39,6 +42,7 @@ pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
         children_num: Some(i32::try_from(status.children).unwrap_or(i32::MAX)),
         storage_policy: Some(status.storage_policy),
         flags: Some(flags(status)),
+        ec_policy: coded_by(status.erasure_policy),
         ..Default::default()
     }
 }
@@ -46,7 +50,9 @@ pub fn file_status(status: &FileStatus, name: &str) -> HdfsFileStatusProto {
 /// What else HDFS tells of a file or folder.
 fn flags(status: &FileStatus) -> u32 {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-    flag(status.has_acl, FLAG_ACL) | flag(status.snapshottable, FLAG_SNAPSHOTTABLE)
+    flag(status.has_acl, FLAG_ACL)
+        | flag(status.erasure_policy != 0, FLAG_CODED)
+        | flag(status.snapshottable, FLAG_SNAPSHOTTABLE)
 }
 
 /// Milliseconds since 1970-01-01 UTC; 0 for what was before.
@@ -73,8 +79,9 @@ pub fn block(block: &ExtendedBlockProto) -> op::Block {
     }
 }
 
-/// A block and where it is.
+/// A block and where it is. Of a block group, each location has the number of its unit, and a token of its own.
 pub fn located_block(pool_id: &str, located: &LocatedBlock) -> LocatedBlockProto {
+    let striped = located.erasure_policy != 0;
     LocatedBlockProto {
         b: extended_block(pool_id, &located.block.unwrap_or_default()),
         offset: located.offset,
@@ -83,7 +90,9 @@ pub fn located_block(pool_id: &str, located: &LocatedBlock) -> LocatedBlockProto
         block_token: no_token(),
         storage_types: vec![StorageTypeProto::Disk as i32; located.locations.len()],
         storage_i_ds: located.locations.iter().map(|at| storage_id(&at.uuid)).collect(),
-        ..Default::default()
+        block_indices: striped.then(|| located.units.clone()),
+        block_tokens: vec![no_token(); located.units.len()],
+        is_cached: Vec::new(),
     }
 }
 
@@ -101,7 +110,7 @@ pub fn located_blocks(pool_id: &str, located: &granary::LocatedBlocks) -> Locate
         last_block: last.map(|block| located_block(pool_id, block)),
         is_last_block_complete: last.is_some() && located.last_block_complete,
         file_encryption_info: None,
-        ec_policy: None,
+        ec_policy: coded_by(status.erasure_policy),
     }
 }
 

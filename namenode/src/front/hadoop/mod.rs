@@ -205,10 +205,10 @@ methods! { client_protocol:
     "getErasureCodingCodecs" => now ErasureCodingRead Other erasure::get_codecs;
     "getErasureCodingPolicy" => now ErasureCodingRead Other erasure::get_policy;
     "getECTopologyResultForPolicies" => now ErasureCodingRead Other erasure::get_topology_result;
-    "setErasureCodingPolicy" => now ErasureCodingSet Other erasure::set_policy;
-    "unsetErasureCodingPolicy" => now ErasureCodingSet Other erasure::unset_policy;
-    "enableErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::enable_policy;
-    "disableErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::disable_policy;
+    "setErasureCodingPolicy" => later ErasureCodingSet Other erasure::set_policy;
+    "unsetErasureCodingPolicy" => later ErasureCodingSet Other erasure::unset_policy;
+    "enableErasureCodingPolicy" => later ErasureCodingAdmin Other erasure::enable_policy;
+    "disableErasureCodingPolicy" => later ErasureCodingAdmin Other erasure::disable_policy;
     "addErasureCodingPolicies" => now ErasureCodingAdmin Other erasure::add_policies;
     "removeErasureCodingPolicy" => now ErasureCodingAdmin Other erasure::remove_policy;
     // Of the NameNode itself.

@@ -116,7 +116,7 @@ pub async fn get_content_summary(
             snapshot_file_count: Some(0),
             snapshot_directory_count: Some(0),
             snapshot_space_consumed: Some(0),
-            erasure_coding_policy: None,
+            erasure_coding_policy: Some(asked.node.coding_shown(&caller, &path)?),
         },
     })
 }

@@ -36,22 +36,29 @@ pub fn get_replicated_block_stats(
     _: GetFsReplicatedBlockStatsRequestProto,
 ) -> Answered<GetFsReplicatedBlockStatsResponseProto> {
     asked.enter()?;
-    let stats = asked.node.fs_stats();
+    let (all, groups) = asked.node.volatile.cluster(|cluster, _| {
+        (cluster.replicas.totals(), cluster.replicas.group_totals())
+    });
     Ok(GetFsReplicatedBlockStatsResponseProto {
-        low_redundancy: stats.under_replicated_blocks,
-        corrupt_blocks: stats.corrupt_blocks,
-        missing_blocks: stats.missing_blocks,
+        low_redundancy: all.under_replicated - groups.under_replicated,
+        corrupt_blocks: all.corrupt - groups.corrupt,
+        missing_blocks: all.missing - groups.missing,
         ..Default::default()
     })
 }
 
-/// No file is erasure coded.
 pub fn get_block_group_stats(
     asked: &Asked,
     _: GetFsEcBlockGroupStatsRequestProto,
 ) -> Answered<GetFsEcBlockGroupStatsResponseProto> {
     asked.enter()?;
-    Ok(GetFsEcBlockGroupStatsResponseProto::default())
+    let groups = asked.node.volatile.cluster(|cluster, _| cluster.replicas.group_totals());
+    Ok(GetFsEcBlockGroupStatsResponseProto {
+        low_redundancy: groups.under_replicated,
+        corrupt_blocks: groups.corrupt,
+        missing_blocks: groups.missing,
+        ..Default::default()
+    })
 }
 
 pub fn list_open_files(

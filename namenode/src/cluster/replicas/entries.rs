@@ -7,9 +7,9 @@
 
 use proto::BlockId;
 
+use super::super::block::Totals;
 use super::super::datanodes::NodeIndex;
 use super::Replicas;
-use super::super::block::Totals;
 use super::units::is_counted;
 
 pub(super) const PAGE_BLOCKS: u64 = 4_096;

@@ -28,7 +28,7 @@ mod admin;
 mod attributes;
 mod blocks;
 mod convert;
-mod erasure;
+pub(super) mod erasure;
 mod errors;
 mod namespace;
 mod paths;

@@ -258,9 +258,7 @@ pub async fn set_replication(
     match asked.node.set_replication(message, asked.peer()).await {
         Ok(_) => Ok(SetReplicationResponseProto { result: true }),
         // What is striped has no replicas either.
-        Err(error)
-            if matches!(error.code, Code::NotFound | Code::IsFolder | Code::Unsupported) =>
-        {
+        Err(error) if matches!(error.code, Code::NotFound | Code::IsFolder | Code::Unsupported) => {
             Ok(SetReplicationResponseProto { result: false })
         }
         Err(error) => Err(Failure::from(error).with_class(Code::InvalidArgument, exceptions::IO)),

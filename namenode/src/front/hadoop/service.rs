@@ -36,9 +36,10 @@ pub fn get_replicated_block_stats(
     _: GetFsReplicatedBlockStatsRequestProto,
 ) -> Answered<GetFsReplicatedBlockStatsResponseProto> {
     asked.enter()?;
-    let (all, groups) = asked.node.volatile.cluster(|cluster, _| {
-        (cluster.replicas.totals(), cluster.replicas.group_totals())
-    });
+    let (all, groups) = asked
+        .node
+        .volatile
+        .cluster(|cluster, _| (cluster.replicas.totals(), cluster.replicas.group_totals()));
     Ok(GetFsReplicatedBlockStatsResponseProto {
         low_redundancy: all.under_replicated - groups.under_replicated,
         corrupt_blocks: all.corrupt - groups.corrupt,

@@ -3,10 +3,12 @@
 //! Times are milliseconds, permissions octal text, no quota is -1. Fields of a feature that a file does not use are
 //! left out where HDFS leaves them out.
 
+use proto::erasure::Policy;
 use proto::hadoop::hdfs::hdfs_file_status_proto::{FileType, Flags};
 use proto::hadoop::hdfs::*;
 use serde_json::{Map, Value, json};
 
+use super::super::hadoop::erasure::in_full;
 use super::attributes::acl_text;
 
 /// An empty token, as Hadoop writes tokens into URLs: empty identifier, password, kind and service.
@@ -50,8 +52,9 @@ pub(super) fn status(status: &HdfsFileStatusProto) -> Value {
         }
     }
     if let Some(policy) = &status.ec_policy {
-        value["ecPolicy"] = policy.name().into();
-        value["ecPolicyObj"] = coding_policy(policy);
+        let told = coding_policy(policy);
+        value["ecPolicy"] = told["name"].clone();
+        value["ecPolicyObj"] = told;
     }
     value
 }
@@ -235,8 +238,12 @@ pub(super) fn storage_policy(policy: &BlockStoragePolicyProto) -> Value {
     })
 }
 
-/// ErasureCodingPolicy.
+/// ErasureCodingPolicy. One that is built in may come as its number alone.
 pub(super) fn coding_policy(policy: &ErasureCodingPolicyProto) -> Value {
+    let known = u8::try_from(policy.id).ok().and_then(Policy::by_id);
+    if let Some(known) = known.filter(|_| policy.schema.is_none()) {
+        return coding_policy(&in_full(known, true));
+    }
     let schema = policy.schema.clone().unwrap_or_default();
     let options: Map<String, Value> =
         schema.options.into_iter().map(|option| (option.key, option.value.into())).collect();

@@ -1,6 +1,7 @@
 //! The methods of Hadoop's protocols, asked as the RPC server asks them, without a socket.
 
 mod attributes;
+mod erasure;
 mod files;
 mod names;
 mod quotas;

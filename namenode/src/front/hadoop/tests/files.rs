@@ -8,12 +8,12 @@ use crate::cluster::datanodes::Registration;
 use crate::cluster::replicas::Reported;
 use crate::front::node::look_up;
 
-const HOLDER: &str = "DFSClient_1";
-const MIB: u64 = 1 << 20;
+pub(super) const HOLDER: &str = "DFSClient_1";
+pub(super) const MIB: u64 = 1 << 20;
 
 impl World {
     /// A DataNode that has nothing yet.
-    fn datanode(&self, number: u32) -> Registration {
+    pub(super) fn datanode(&self, number: u32) -> Registration {
         let volume = VolumeStatus {
             capacity_bytes: 1 << 40,
             remaining_bytes: 1 << 40,
@@ -40,7 +40,7 @@ impl World {
     }
 
     /// A DataNode has finished a replica.
-    fn stored(&self, at: &Registration, block: &ExtendedBlockProto) {
+    pub(super) fn stored(&self, at: &Registration, block: &ExtendedBlockProto) {
         let replica = Reported {
             id: BlockId(block.block_id),
             stamp: GenerationStamp(block.generation_stamp),
@@ -55,11 +55,11 @@ impl World {
         });
     }
 
-    async fn create(&self, path: &str) -> HdfsFileStatusProto {
+    pub(super) async fn create(&self, path: &str) -> HdfsFileStatusProto {
         self.ask::<CreateResponseProto>("create", &create(path)).await.fs.unwrap()
     }
 
-    async fn add_block(
+    pub(super) async fn add_block(
         &self,
         path: &str,
         previous: Option<ExtendedBlockProto>,
@@ -81,7 +81,7 @@ impl World {
         block
     }
 
-    async fn locate(&self, path: &str) -> LocatedBlocksProto {
+    pub(super) async fn locate(&self, path: &str) -> LocatedBlocksProto {
         let request = locations(path);
         self.ask::<GetBlockLocationsResponseProto>("getBlockLocations", &request)
             .await
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-fn create(path: &str) -> CreateRequestProto {
+pub(super) fn create(path: &str) -> CreateRequestProto {
     CreateRequestProto {
         src: path.into(),
         masked: FsPermissionProto { perm: 0o644 },
@@ -103,7 +103,7 @@ fn create(path: &str) -> CreateRequestProto {
     }
 }
 
-fn add_block(
+pub(super) fn add_block(
     path: &str,
     holder: &str,
     previous: Option<ExtendedBlockProto>,
@@ -116,7 +116,7 @@ fn add_block(
     }
 }
 
-fn complete(path: &str, last: Option<ExtendedBlockProto>) -> CompleteRequestProto {
+pub(super) fn complete(path: &str, last: Option<ExtendedBlockProto>) -> CompleteRequestProto {
     CompleteRequestProto { src: path.into(), client_name: HOLDER.into(), last, file_id: None }
 }
 
@@ -161,7 +161,8 @@ async fn create_is_refused_by_its_table() {
     ] {
         assert_eq!(world.refused("create", &request).await, class, "{}", request.src);
     }
-    let ec = CreateRequestProto { ec_policy_name: Some("RS-6-3-1024k".into()), ..create("/x") };
+    let ec =
+        CreateRequestProto { ec_policy_name: Some("RS-LEGACY-6-3-1024k".into()), ..create("/x") };
     assert_eq!(world.refused("create", &ec).await, "HadoopIllegalArgumentException");
 }
 

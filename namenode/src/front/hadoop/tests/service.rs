@@ -87,29 +87,6 @@ async fn what_there_is_none_of_is_answered_truly() {
 }
 
 #[tokio::test]
-async fn coding_policies_are_listed_and_none_is_enabled() {
-    let world = World::new().await;
-    let all: GetErasureCodingPoliciesResponseProto =
-        world.ask("getErasureCodingPolicies", &GetErasureCodingPoliciesRequestProto {}).await;
-    assert_eq!(all.ec_policies.len(), 5);
-    let disabled = ErasureCodingPolicyState::Disabled as i32;
-    assert!(all.ec_policies.iter().all(|policy| policy.state == Some(disabled)));
-    let name = || "RS-6-3-1024k".to_owned();
-    let set = SetErasureCodingPolicyRequestProto { src: "/".into(), ec_policy_name: Some(name()) };
-    assert_eq!(
-        world.refused("setErasureCodingPolicy", &set).await,
-        "HadoopIllegalArgumentException"
-    );
-    let enable = EnableErasureCodingPolicyRequestProto { ec_policy_name: name() };
-    assert_eq!(
-        world.refused("enableErasureCodingPolicy", &enable).await,
-        "UnsupportedOperationException"
-    );
-    let unset = UnsetErasureCodingPolicyRequestProto { src: "/".into() };
-    assert_eq!(world.refused("unsetErasureCodingPolicy", &unset).await, "NoECPolicySetException");
-}
-
-#[tokio::test]
 async fn every_protocol_of_javas_tools_is_spoken_and_others_are_not() {
     let world = World::new().await;
     for (protocol, version) in super::super::PROTOCOLS.iter().map(|(name, _)| (*name, Some(1))) {

@@ -40,6 +40,11 @@ impl Claims {
             released.await;
         }
     }
+
+    /// Whether somebody works on `block` now.
+    pub fn is_held(&self, block: BlockId) -> bool {
+        self.inner.held.lock().expect("nobody panics while holding it").contains(&block)
+    }
 }
 
 impl Claim {

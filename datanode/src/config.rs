@@ -76,6 +76,10 @@ pub struct Config {
     pub reconstruction_step_bytes: u64,
     /// Bytes that are read per second to compute lost units, over all groups; 0: as fast as it goes.
     pub reconstruction_bytes_per_s: u64,
+    /// Every replica is verified once in this time, in milliseconds; 0: none is, but those under suspicion.
+    pub scrub_period_ms: u64,
+    /// Bytes of each volume that are verified per second, at most; 0: as many as the period asks for.
+    pub scrub_bytes_per_s: u64,
 }
 
 impl Default for Config {
@@ -111,6 +115,8 @@ impl Default for Config {
             reconstruction_groups_max: 4,
             reconstruction_step_bytes: 1 << 20,
             reconstruction_bytes_per_s: 0,
+            scrub_period_ms: 7 * 24 * 3_600_000,
+            scrub_bytes_per_s: 64 << 20,
         }
     }
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::data_server::DataServer;
 use crate::heartbeat::Attachment;
+use crate::scrub::{Progress, Scrubber};
 use crate::store::Store;
 
 /// What the pages show.
@@ -26,6 +27,8 @@ pub struct Pages {
     pub store: Arc<Store>,
     /// The data-transfer server.
     pub server: Arc<DataServer>,
+    /// What verifies replicas.
+    pub scrubber: Arc<Scrubber>,
     /// The stream to the NameNode.
     pub attachment: Arc<Attachment>,
     /// How this DataNode is reached.
@@ -60,6 +63,8 @@ struct VolumePage {
     remaining_bytes: u64,
     failed: bool,
     error: String,
+    /// How far scrubbing is; none before it began.
+    scrub: Option<Progress>,
 }
 
 /// The routes.
@@ -74,7 +79,9 @@ pub fn router(pages: Pages) -> Router {
 async fn status(State(pages): State<Pages>) -> Json<Status> {
     let identity = pages.store.identity();
     let counters = pages.server.counters();
-    let volumes = pages.store.volume_statuses().into_iter().map(|volume| VolumePage {
+    let statuses = pages.store.volume_statuses().into_iter();
+    let volumes = (0..=u8::MAX).zip(statuses).map(|(number, volume)| VolumePage {
+        scrub: pages.scrubber.progress(number),
         id: volume.id,
         capacity_bytes: volume.capacity_bytes,
         used_bytes: volume.used_bytes,
@@ -107,6 +114,7 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let volumes = pages.store.volume_statuses();
     let sum = |of: fn(&proto::granary::VolumeStatus) -> u64| volumes.iter().map(of).sum::<u64>();
+    let scrub = pages.scrubber.counters();
     let repair = pages.attachment.reconstructor().counters();
     let mut text = String::new();
     for (name, kind, help, value) in [
@@ -149,6 +157,11 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
             "Units that were not computed.",
             read(&repair.failures),
         ),
+        ("scrubbed_replicas_total", "counter", "Replicas verified.", read(&scrub.replicas)),
+        ("scrubbed_bytes_total", "counter", "Bytes of replicas verified.", read(&scrub.bytes)),
+        ("scrub_corrupt_total", "counter", "Damaged replicas found.", read(&scrub.corrupt)),
+        ("scrub_suspects_total", "counter", "Replicas under suspicion.", read(&scrub.suspects)),
+        ("scrub_rounds_total", "counter", "Rounds over a volume that ended.", read(&scrub.rounds)),
         ("capacity_bytes", "gauge", "Capacity of all volumes.", sum(|v| v.capacity_bytes)),
         ("used_bytes", "gauge", "Bytes of replicas.", sum(|v| v.used_bytes)),
         ("remaining_bytes", "gauge", "Bytes that are left.", sum(|v| v.remaining_bytes)),

@@ -15,6 +15,7 @@
 //! | [`data_server`] | DataTransferProtocol |
 //! | [`heartbeat`], [`report`] | the stream to the NameNode: reports up, commands down |
 //! | [`reconstruct`] | lost units of block groups, computed from others |
+//! | [`scrub`] | verifies what nobody reads |
 //! | [`throttle`] | bytes per second |
 //! | [`recovery`], [`control`] | block recovery as primary; its steps on this DataNode's replicas |
 //! | [`hadoop`] | ClientDatanodeProtocol over Hadoop's RPC |
@@ -46,6 +47,7 @@ pub mod reconstruct;
 pub mod recovery;
 pub mod replica;
 pub mod report;
+pub mod scrub;
 pub mod server;
 pub mod store;
 pub mod throttle;

@@ -112,6 +112,14 @@ impl ReplicaMap {
         }
     }
 
+    /// Shows each block and its replica, in no order, under a lock that others wait for.
+    pub fn for_each_block(&self, mut show: impl FnMut(BlockId, &Slot)) {
+        for shard in &self.shards {
+            let shard = shard.lock().expect("nobody panics while holding a shard");
+            shard.iter().for_each(|(block, slot)| show(*block, slot));
+        }
+    }
+
     /// Removes entries; tells which.
     pub fn remove_where(&self, gone: impl Fn(&Slot) -> bool) -> Vec<(BlockId, Slot)> {
         let mut removed = Vec::new();

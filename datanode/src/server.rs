@@ -27,6 +27,7 @@ use crate::data_server::{DataServer, Limits};
 use crate::hadoop;
 use crate::heartbeat::Attachment;
 use crate::http::{Pages, router};
+use crate::scrub::Scrubber;
 use crate::store::Store;
 use crate::webhdfs::WebHdfs;
 
@@ -47,6 +48,7 @@ pub struct Handle {
     local_socket: PathBuf,
     store: Arc<Store>,
     server: Arc<DataServer>,
+    scrubber: Arc<Scrubber>,
     attachment: Arc<Attachment>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -91,7 +93,9 @@ pub async fn start(config: Config) -> Result<Handle> {
     let service = Arc::new(hadoop::ClientService::new(store.clone(), superuser));
     tasks.spawn(serve_ipc(ipc, service, stopping.clone()));
     tasks.spawn(serve_control(control, store.clone(), stopping.clone()));
+    let scrubber = Scrubber::new(&config, store.clone(), server.clone());
     let pages = Pages {
+        scrubber: scrubber.clone(),
         store: store.clone(),
         server: server.clone(),
         attachment: attachment.clone(),
@@ -103,6 +107,7 @@ pub async fn start(config: Config) -> Result<Handle> {
     tasks.spawn(serve_http(http, pages, web, stopping.clone()));
     tasks.spawn(until(stopping.clone(), attachment.clone().run()));
     tasks.spawn(until(stopping.clone(), watch_volumes(store.clone())));
+    tasks.spawn(until(stopping.clone(), scrubber.clone().run()));
     let interval = Duration::from_millis(config.index_interval_ms);
     tasks.spawn(until(stopping, keep_index(store.clone(), interval)));
     tracing::info!(uuid = identity.datanode_uuid, %data_addr, ?found, "DataNode started");
@@ -116,6 +121,7 @@ pub async fn start(config: Config) -> Result<Handle> {
         local_socket,
         store,
         server,
+        scrubber,
         attachment,
         stop,
         tasks,
@@ -161,6 +167,11 @@ impl Handle {
     /// Its data-transfer server.
     pub fn server(&self) -> &Arc<DataServer> {
         &self.server
+    }
+
+    /// What verifies its replicas.
+    pub fn scrubber(&self) -> &Arc<Scrubber> {
+        &self.scrubber
     }
 
     /// Whether the NameNode has taken it in and has its full report.

@@ -11,10 +11,12 @@
 //! | [`writing`](self::writing) | sessions: create, append, take over, finish |
 //! | [`reading`](self::reading) | open files and the length that a reader may see |
 //! | [`recovering`](self::recovering) | the two steps of a block recovery |
+//! | [`scrubbing`](self::scrubbing) | replicas in order, and those under suspicion |
 
 mod load;
 mod reading;
 mod recovering;
+mod scrubbing;
 mod writing;
 
 use std::collections::HashSet;
@@ -41,6 +43,7 @@ use crate::volume::{Volume, VolumeSettings};
 
 pub use load::LoadSummary;
 pub use reading::ReplicaReader;
+pub use scrubbing::{PARTS, Suspects};
 pub use writing::{Change, Purpose, WriteSession};
 
 /// Blocks whose index entry may be old, before a flush is asked for.
@@ -57,6 +60,7 @@ pub struct Store {
     write_queue_bytes: u64,
     volume_failure: Arc<Notify>,
     flush_wanted: Notify,
+    suspects: Suspects,
 }
 
 /// A volume as an operator looks at it.
@@ -109,6 +113,7 @@ impl Store {
             write_queue_bytes: config.write_queue_bytes,
             volume_failure,
             flush_wanted: Notify::new(),
+            suspects: Suspects::default(),
         };
         let mut summary = LoadSummary::default();
         for (disk, found) in store.disks.iter().zip(finds) {
@@ -142,6 +147,11 @@ impl Store {
     /// What waits to be told to the NameNode.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// All volumes, in the order of their numbers; later ones come behind.
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.disks.iter().map(|disk| disk.volume.clone()).collect()
     }
 
     /// All volumes as the heartbeat tells them.
@@ -255,8 +265,17 @@ impl Store {
         .await
     }
 
-    /// Tells the NameNode that a replica is damaged, if it still is the one that was looked at.
+    /// Tells the NameNode that a replica is damaged, if it still is the one that was looked at. One on which an operation
+    /// is under way may only look so, between two renames: that one is put under suspicion.
     pub fn report_corrupt(&self, block: BlockId, looked_at: &Slot, why: &Error) {
+        if self.claims.is_held(block) {
+            self.suspects.push(block);
+        } else {
+            self.report_damage(block, looked_at, why);
+        }
+    }
+
+    fn report_damage(&self, block: BlockId, looked_at: &Slot, why: &Error) {
         let Some(slot) = self.map.get(block).filter(|slot| slot.is_same(looked_at)) else { return };
         tracing::warn!(%block, %why, "corrupt replica");
         if let Some((told, _)) = reported(block, &slot) {

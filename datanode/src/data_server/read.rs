@@ -87,7 +87,11 @@ where
     };
     let suspect = match status {
         Some(StatusProto::Success | StatusProto::ChecksumOk) => return Ok(After::KeepOpen),
-        Some(StatusProto::ErrorChecksum) => 0..reader.length(),
+        Some(StatusProto::ErrorChecksum) => {
+            // All of it, but not at once: anybody may say so, again and again.
+            server.store.suspects().push(reader.block());
+            return Ok(After::KeepOpen);
+        }
         // It may also have what it wants.
         _ => plan.start.max(sent.saturating_sub(SUSPECT_BYTES))..sent,
     };

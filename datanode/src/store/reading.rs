@@ -157,6 +157,11 @@ impl Store {
 }
 
 impl ReplicaReader {
+    /// Which block.
+    pub fn block(&self) -> BlockId {
+        self.block
+    }
+
     /// Its generation.
     pub fn stamp(&self) -> GenerationStamp {
         self.stamp
@@ -224,7 +229,7 @@ impl ReplicaReader {
                 Code::Corrupt,
                 format!("{}: its files end before byte {end} of {}", self.block, self.length),
             ),
-            _ => self.volume.io_error(format_args!("read {}", self.block), error),
+            _ => self.volume.read_error(format_args!("read {}", self.block), error),
         };
         self.data.read_exact_at(data, offset).map_err(|error| failed(&error))?;
         self.sums(offset, data.len() as u64, sums)
@@ -250,7 +255,7 @@ impl ReplicaReader {
                     Code::Corrupt,
                     format!("{}: its checksum file ends before byte {end} of data", self.block),
                 ),
-                _ => self.volume.io_error(format_args!("read {}", self.block), &error),
+                _ => self.volume.read_error(format_args!("read {}", self.block), &error),
             }
         })?;
         if partial {

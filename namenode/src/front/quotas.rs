@@ -62,6 +62,10 @@ impl Node {
             folders: sum.folders,
             space_consumed: sum.space,
             quota: sum.quota.as_ref().map(quota_message),
+            snapshot_length: sum.kept.length,
+            snapshot_files: sum.kept.files,
+            snapshot_folders: sum.kept.folders,
+            snapshot_space_consumed: sum.kept.space,
         })
     }
 

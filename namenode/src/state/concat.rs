@@ -167,14 +167,14 @@ impl State {
 
     /// Bytes that the sources were charged, and that the target is charged for their blocks.
     fn concat_space(&self, plan: &Concat) -> (u64, u64) {
-        let layout = |slot| self.layout(slot);
         let (mut freed, mut gained) = (0u64, 0u64);
         for &source in &plan.sources {
             // Whole blocks: of one that a snapshot shows more of, the source may show a part.
-            let bytes = self.space_of(source) / u64::from(layout(source).replication.max(1));
-            let replicated = |slot| bytes.saturating_mul(u64::from(layout(slot).replication));
-            freed = freed.saturating_add(replicated(source));
-            gained = gained.saturating_add(replicated(plan.target));
+            let space = self.space_of(source);
+            let bytes = space / u64::from(self.replication_of(source).max(1));
+            let replication = self.replication_of(plan.target);
+            freed = freed.saturating_add(space);
+            gained = gained.saturating_add(bytes.saturating_mul(u64::from(replication)));
         }
         (freed, gained)
     }

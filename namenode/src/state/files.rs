@@ -190,6 +190,7 @@ impl State {
             self.catalogue.demand_unguarded(path)?;
             self.demand(caller, slot, WRITE, path)?;
             self.demand(caller, walk.folder, WRITE, path)?;
+            self.demand_room_to_keep(slot, walk.folder)?;
             return Ok(walk);
         }
         self.demand_closed(slot, path)?;
@@ -271,7 +272,7 @@ impl State {
         self.demand(caller, slot, WRITE, path)?;
         self.demand_unsealed(slot, path)?;
         self.demand_closed(slot, path)?;
-        let layout = self.layout(slot);
+        let layout = self.charged_layout(slot);
         // Units are never written on: a striped file goes on with a block group of its own.
         let reopens = !new_block && layout.policy == 0;
         let last = self.blocks_of(slot).last().copied().filter(|_| reopens);
@@ -419,7 +420,7 @@ impl State {
         }
         let commit = self.plan_commit(file, previous)?;
         // What a block that is final now did not use is given back first.
-        let layout = self.layout(file);
+        let layout = self.charged_layout(file);
         let whole = signed(layout.space_max());
         let unused = commit.map_or(0, |(_, length)| whole - signed(layout.space(length)));
         self.demand_room(&self.file_charges(file, whole - unused))?;
@@ -435,7 +436,7 @@ impl State {
     ) -> Reply {
         self.preserve(file);
         self.commit_block(commit, effects);
-        let layout = self.layout(file);
+        let layout = self.charged_layout(file);
         let id = self.next_block(layout.policy);
         let stamp = self.mint_stamp();
         let slot = self.blocks.insert(BlockRecord::new(id.0, stamp.0, file));
@@ -502,7 +503,7 @@ impl State {
         let file = self.blocks.get(slot).inode;
         self.preserve(file);
         self.shorten_copies(file, slot, length);
-        let layout = self.layout(file);
+        let layout = self.charged_layout(file);
         let charged = signed(self.charged(slot, &layout));
         let record = self.blocks.get_mut(slot);
         let old = record.length();
@@ -525,12 +526,15 @@ impl State {
     /// Takes the last block of a file away.
     pub(super) fn drop_last_block(&mut self, file: u32, slot: u32, effects: &mut Vec<Effect>) {
         self.preserve(file);
-        let charged = self.charged(slot, &self.layout(file));
+        let charged = self.charged(slot, &self.charged_layout(file));
         self.charge_file(file, -signed(charged));
         let shown = self.shown_of(file, slot);
         self.unlist_last_block(file, slot);
         self.inodes.get_mut(file).length -= shown;
-        if !self.leave_block(file, slot, effects) {
+        if self.leave_block(file, slot, effects) {
+            let kept = self.charged(slot, &self.charged_layout(file));
+            self.charge_file(file, signed(kept));
+        } else {
             self.forget_block(slot, effects);
         }
     }

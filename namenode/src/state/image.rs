@@ -220,6 +220,7 @@ impl State {
         for (file, folder) in names {
             self.found_name(file, folder);
         }
+        self.index_kept()?;
         self.check_quotas()?;
         self.index_attributes()?;
         for (inode, _) in self.leases.iter() {

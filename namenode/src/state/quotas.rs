@@ -5,9 +5,11 @@
 //! change of names or blocks is charged to all such folders above it, on the way up the `parent` pointers. Where no
 //! quota is set anywhere nothing is counted. As in HDFS, a block counts as a whole block from when it is given to
 //! when its length is final, and a file with several names is charged where each of them is. A block group counts
-//! with the bytes of all its units, parity included.
+//! with the bytes of all its units, parity included. What only snapshots hold is charged to the folder that they are of
+//! (`snapshots::usage`).
 //!
-//! Always holds: what is used equals a count of the tree by its names; an entry without a limit does not exist.
+//! Always holds: what is used equals a count of the tree by its names, and of what its snapshots keep; an entry
+//! without a limit does not exist.
 //!
 //! The root has no limit unless one is set; Hadoop calls that a limit of 2^63 - 1 names.
 
@@ -257,6 +259,11 @@ impl State {
             }
             sum.names += 1;
             if inode.is_folder() {
+                if inode.is_snapshottable() {
+                    let kept = self.kept_by_snapshots(slot);
+                    sum.names += kept.files + kept.folders;
+                    sum.space = sum.space.saturating_add(kept.space);
+                }
                 self.nodes.visit(inode.body, b"", &mut |_, child| {
                     pending.push(child);
                     true
@@ -268,11 +275,22 @@ impl State {
         sum
     }
 
-    /// The bytes that a file is charged for each of its names.
+    /// The bytes that a file is charged for each of its names: as in HDFS, with what only its frozen copies have of
+    /// it, and as many replicas as any of them asks for.
     pub(crate) fn space_of(&self, file: u32) -> u64 {
-        let layout = self.layout(file);
+        let layout = self.charged_layout(file);
         let charged = |&block: &u32| self.charged(block, &layout);
-        self.blocks_of(file).iter().map(charged).fold(0, u64::saturating_add)
+        let copies = self.blocks_of_copies(file);
+        self.blocks_of(file).iter().chain(&copies).map(charged).fold(0, u64::saturating_add)
+    }
+
+    /// The layout that a file's blocks are charged by: with as many replicas as it or a frozen copy of it asks for.
+    pub(super) fn charged_layout(&self, file: u32) -> Layout {
+        let mut layout = self.layout(file);
+        if !self.inodes.get(file).is_frozen() {
+            layout.replication = self.replication_of(file);
+        }
+        layout
     }
 
     /// The bytes that a block is charged in a file of this layout: those of a whole one until its length is final.

@@ -113,7 +113,7 @@ impl State {
     /// How much more, or less, space a file takes when it is cut: a block that is cut inside counts as a whole one
     /// while it is.
     fn space_to_truncate(&self, file: u32, length: u64) -> i64 {
-        let layout = self.layout(file);
+        let layout = self.charged_layout(file);
         let whole = layout.space_max();
         let (mut start, mut before, mut after) = (0u64, 0u64, 0u64);
         for &block in self.blocks_of(file) {

@@ -139,7 +139,9 @@ impl State {
     /// A move's charges, with what the target's replacement gives back.
     fn charges_of_replacing(&self, to: u32, old: Option<u32>, charges: &[Charge]) -> Vec<Charge> {
         let mut charges = charges.to_vec();
-        if let Some(old) = old.filter(|_| !charges.is_empty()) {
+        // What a snapshot shows of it stays.
+        let gone = |old: &u32| !charges.is_empty() && !self.is_in_snapshot(*old);
+        if let Some(old) = old.filter(gone) {
             let usage = self.usage_of(old);
             let (names, space) = (-signed(usage.names), -signed(usage.space));
             charges.push(Charge { folder: to, names, space });

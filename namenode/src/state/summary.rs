@@ -6,10 +6,10 @@ use proto::{FsPath, Result};
 
 use super::permissions::{EXECUTE, READ};
 use super::walk::Walker;
-use super::{Quota, State};
+use super::{Kept, Quota, State};
 use crate::op::Caller;
 
-/// What a tree holds.
+/// What a tree holds, with what only snapshots of folders in it hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TreeSummary {
     /// Bytes of all files.
@@ -20,8 +20,29 @@ pub struct TreeSummary {
     pub folders: u64,
     /// Bytes, replicas counted; a block that is being written counts as a whole one.
     pub space: u64,
+    /// What of all this only snapshots hold.
+    pub kept: Kept,
     /// The quota of the topmost folder itself.
     pub quota: Option<Quota>,
+}
+
+impl TreeSummary {
+    fn add_kept(&mut self, kept: &Kept) {
+        let Kept { files, folders, length, space } = kept;
+        let mine = &mut self.kept;
+        for (sum, more) in [
+            (&mut self.files, files),
+            (&mut self.folders, folders),
+            (&mut self.length, length),
+            (&mut self.space, space),
+            (&mut mine.files, files),
+            (&mut mine.folders, folders),
+            (&mut mine.length, length),
+            (&mut mine.space, space),
+        ] {
+            *sum = sum.saturating_add(*more);
+        }
+    }
 }
 
 impl State {
@@ -60,6 +81,9 @@ impl State {
         if inode.is_folder() {
             self.demand(caller, slot, READ | EXECUTE, path)?;
             sum.folders += 1;
+            if inode.is_snapshottable() {
+                sum.add_kept(&self.kept_by_snapshots(slot));
+            }
             return Ok(());
         }
         sum.files += 1;

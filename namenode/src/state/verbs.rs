@@ -352,6 +352,7 @@ impl State {
             self.quotas.forget(inode.id);
         }
         self.inode_slots.remove(inode.id - InodeId::ROOT.0);
+        self.settle_kept(inode.id, &[]);
     }
 
     /// Drops a block's record. Its place in a file is the caller's business.
@@ -504,10 +505,10 @@ impl State {
         if self.quotas.is_empty() {
             return 0;
         }
-        let old = self.interned.layouts.get(self.inodes.get(slot).layout).replication;
-        let space = self.space_of(slot) / u64::from(old.max(1));
-        signed(space.saturating_mul(u64::from(replication)))
-            - signed(space.saturating_mul(u64::from(old)))
+        let before = self.space_of(slot);
+        let bytes = before / u64::from(self.replication_of(slot).max(1));
+        let replication = replication.max(self.replication_of_copies(slot));
+        signed(bytes.saturating_mul(u64::from(replication))) - signed(before)
     }
 
     fn set_permission(&mut self, slot: u32, permission: Permission, now: i64) {

@@ -19,15 +19,15 @@ use std::collections::BTreeMap;
 use super::super::State;
 use super::super::files::COMPLETE;
 use super::super::inodes::{BlockList, Body};
-use super::super::quotas::Usage;
+use super::super::quotas::{Usage, signed};
 use super::super::slab::NONE;
 use super::Snapshots;
 use crate::op::Effect;
 use proto::{BlockId, InodeId};
 
 impl Snapshots {
-    fn copies_of(&self, inode: u64) -> impl Iterator<Item = u32> + '_ {
-        self.copies.range((inode, 0)..=(inode, NONE)).map(|&(_, slot)| slot)
+    pub(super) fn copies_of(&self, inode: u64) -> impl Iterator<Item = u32> + '_ {
+        self.copies.range((inode, 0)..=(inode, NONE)).map(|(&(_, slot), _)| slot)
     }
 
     /// How much of a block a file shows, if that is less than the block has.
@@ -85,7 +85,9 @@ impl State {
     /// Gives the frozen folders that share this one entries of their own: the first gets a copy, the others share
     /// it. Folders among the copied children share with the live ones.
     fn materialise(&mut self, folder: u32) {
-        let Some(heirs) = self.snapshots.sharers.remove(&folder) else { return };
+        let Some(mut heirs) = self.snapshots.sharers.remove(&folder) else { return };
+        self.sort_heirs(&mut heirs);
+        let tag = self.snapshots.tag_of(self.inodes.get(folder).id, heirs[0]);
         let body = self.inodes.get(folder).body;
         let mut copies = Vec::with_capacity(self.inodes.get(folder).children() as usize);
         self.nodes.visit(body, b"", &mut |_, child| {
@@ -93,7 +95,7 @@ impl State {
             true
         });
         for child in &mut copies {
-            *child = self.freeze_copy(*child);
+            *child = self.freeze_copy(*child, tag);
         }
         let body = self.nodes.copy_tree(body, &mut copies.into_iter());
         self.give_entries(&heirs, body);
@@ -112,14 +114,17 @@ impl State {
     }
 
     /// A frozen copy of a live inode: of a folder, one that shares its entries; of a file, one that holds its blocks.
-    pub(super) fn freeze_copy(&mut self, slot: u32) -> u32 {
+    /// It belongs to the snapshots of the folder `tag`.
+    pub(super) fn freeze_copy(&mut self, slot: u32, tag: u32) -> u32 {
         let mut copy = self.inodes.get(slot).clone();
         let attributes = copy.has_attributes();
         copy.freeze();
         copy.set_has_attributes(false);
         if copy.is_folder() {
             copy.share(slot);
+            let id = copy.id;
             let frozen = self.inodes.insert(copy);
+            self.snapshots.copies.insert((id, frozen), tag);
             if attributes {
                 self.copy_attributes(slot, frozen);
             }
@@ -138,7 +143,7 @@ impl State {
         if attributes {
             self.copy_attributes(slot, frozen);
         }
-        self.snapshots.copies.insert((id, frozen));
+        self.snapshots.copies.insert((id, frozen), tag);
         for block in blocks {
             if let Some(bound) = self.snapshots.bound(slot, block) {
                 self.snapshots.bounds.insert((frozen, block), bound);
@@ -155,7 +160,7 @@ impl State {
     }
 
     /// Has a live file, whose only name goes with a folder that frozen ones share, become frozen where it is.
-    fn freeze_file(&mut self, slot: u32, effects: &mut Vec<Effect>) {
+    fn freeze_file(&mut self, slot: u32, tag: u32, effects: &mut Vec<Effect>) {
         for &block in self.blocks_of(slot)[self.blocks_shown(slot)..].to_vec().iter().rev() {
             self.unlist_last_block(slot, block);
             self.forget_block(block, effects);
@@ -168,10 +173,11 @@ impl State {
         }
         self.inode_slots.remove(id - InodeId::ROOT.0);
         self.counters.files -= 1;
-        self.snapshots.copies.insert((id, slot));
+        self.snapshots.copies.insert((id, slot), tag);
         for block in self.blocks_of(slot).to_vec() {
             self.finish_block(block, effects);
         }
+        self.settle_kept(id, &[]);
     }
 
     /// A block that nobody writes any more is final with what is known of it.
@@ -208,17 +214,19 @@ impl State {
             self.materialise(folder);
             return None;
         }
-        let heirs = self.snapshots.sharers.remove(&folder).expect("looked up above");
+        let mut heirs = self.snapshots.sharers.remove(&folder).expect("looked up above");
+        self.sort_heirs(&mut heirs);
+        let tag = self.snapshots.tag_of(self.inodes.get(folder).id, heirs[0]);
         let mut remaining = Vec::new();
         for (name, child) in entries {
             if self.inodes.get(child).is_folder() {
-                let copy = self.freeze_copy(child);
+                let copy = self.freeze_copy(child, tag);
                 self.nodes.replace(body, &name, copy);
                 remaining.push(child);
             } else {
                 freed.names += 1;
                 freed.space = freed.space.saturating_add(self.space_of(child));
-                self.freeze_file(child, effects);
+                self.freeze_file(child, tag, effects);
             }
         }
         self.give_entries(&heirs, body);
@@ -231,26 +239,39 @@ impl State {
         let mut pending = vec![root];
         while let Some(slot) = pending.pop() {
             let inode = self.inodes.get(slot);
+            let id = inode.id;
+            let kept = self.kept_of(id);
+            let live = self.slot_of_inode(InodeId(id)).filter(|_| !self.quotas.is_empty());
+            let live = live.filter(|_| !inode.is_folder()).map(|file| (file, self.space_of(file)));
             if !inode.is_folder() {
                 self.let_blocks_go(slot, effects);
                 self.free_list(slot);
-                self.snapshots.copies.remove(&(self.inodes.get(slot).id, slot));
             } else if let Some(source) = inode.shared_from() {
                 let sharers = self.snapshots.sharers.get_mut(&source).expect("it shares");
                 sharers.retain(|&other| other != slot);
                 if sharers.is_empty() {
                     self.snapshots.sharers.remove(&source);
                 }
-            } else if let Some(heirs) = self.snapshots.sharers.remove(&slot) {
+            } else if let Some(mut heirs) = self.snapshots.sharers.remove(&slot) {
                 let body = inode.body;
+                self.sort_heirs(&mut heirs);
+                let tag = self.snapshots.tag_of(id, heirs[0]);
                 self.give_entries(&heirs, body);
+                if tag != self.snapshots.tag_of(id, slot) {
+                    self.tag_entries(body, tag);
+                }
             } else {
                 let first = pending.len();
                 self.nodes.drop_tree(inode.body, &mut |child| pending.push(child));
                 pending[first..].reverse();
             }
+            self.snapshots.copies.remove(&(id, slot));
             self.drop_attributes(slot);
             self.inodes.remove(slot);
+            self.settle_kept(id, &kept);
+            if let Some((file, before)) = live {
+                self.charge_file(file, signed(self.space_of(file)) - signed(before));
+            }
         }
     }
 
@@ -447,6 +468,14 @@ impl State {
             let block = BlockId(record.id);
             effects.push(Effect::ReplicationChanged { block, slot, replication });
         }
+    }
+
+    /// Replicas that frozen copies of a live file ask for, at most; 0 if there are none.
+    pub(in super::super) fn replication_of_copies(&self, file: u32) -> u32 {
+        if self.snapshots.copies.is_empty() {
+            return 0;
+        }
+        self.replication_wanted(file, Some(file))
     }
 
     /// Whether a snapshot holds an inode as it is, or a former state of it.

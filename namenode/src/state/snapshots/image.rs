@@ -105,8 +105,9 @@ impl State {
                     return unsound("as many entries in both that share them");
                 }
                 self.snapshots.sharers.entry(source).or_default().push(slot);
-            } else if inode.is_frozen() && !inode.is_folder() {
-                self.snapshots.copies.insert((inode.id, slot));
+            }
+            if inode.is_frozen() {
+                self.snapshots.copies.insert((inode.id, slot), NONE);
             }
         }
         if flagged != self.snapshots.folders.len() {

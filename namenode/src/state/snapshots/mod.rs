@@ -6,6 +6,7 @@
 //! | `look` | paths under `.snapshot`, and what readers ask of snapshots |
 //! | `diff` | what differs between two snapshots |
 //! | `image` | snapshots in checkpoints and in the digest |
+//! | `usage` | what only snapshots hold, for sums and quotas |
 //!
 //! Copied lazily, by folder (docs/decisions/0008-snapshots-copied-by-folder.md). A snapshot of a folder is one
 //! *frozen* record that *shares* the folder's entries. Before anything under a shared folder changes, the folders on
@@ -15,8 +16,6 @@
 //! Always holds: what a frozen folder shares is as it was when it was frozen; a frozen record has one name at most
 //! and is not among the live inodes by id, nor counted; no folder above or below a snapshottable one is
 //! snapshottable; a folder with snapshots, or one above it, is neither deleted nor renamed.
-//!
-//! Does not count what only snapshots hold towards quotas.
 
 mod diff;
 mod freeze;
@@ -24,8 +23,9 @@ mod image;
 mod look;
 #[cfg(test)]
 mod tests;
+mod usage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proto::limits::NAME_BYTES_MAX;
 use proto::{Code, Error, FsPath, Result};
@@ -33,6 +33,7 @@ use proto::{Code, Error, FsPath, Result};
 pub use diff::{DiffEntry, DiffKind, SNAPSHOT_DIFF_ENTRIES_MAX};
 pub(crate) use look::{Look, Seen};
 pub use look::{SnapshotStatus, SnapshottableStatus};
+pub use usage::Kept;
 
 use super::permissions::denied;
 use super::slab::NONE;
@@ -69,8 +70,10 @@ pub(crate) struct Snapshots {
     /// The frozen folders that share the entries of a folder, in the order of their making. Not stored: the frozen
     /// folders say it.
     sharers: BTreeMap<u32, Vec<u32>>,
-    /// Frozen files by inode. Not stored.
-    copies: BTreeSet<(u64, u32)>,
+    /// Frozen files and folders by inode, each with the live folder whose snapshots own it. Not stored.
+    copies: BTreeMap<(u64, u32), u32>,
+    /// What only the snapshots of a live folder hold. Not stored.
+    kept: BTreeMap<u32, Kept>,
 }
 
 fn error<T>(code: Code, message: String) -> Result<T> {
@@ -122,7 +125,7 @@ impl Snapshots {
     /// Bytes of memory of the tables; the frozen records are among the others.
     pub(super) fn memory_bytes(&self) -> usize {
         // Nodes of a B-tree are 3/4 full in the long run.
-        self.copies.len() * 22 + self.sharers.len() * 48 + self.bounds.len() * 16
+        self.copies.len() * 28 + self.sharers.len() * 48 + self.bounds.len() * 16
     }
 
     fn named(&self, folder: u64, name: &str) -> Option<&Snapshot> {
@@ -226,7 +229,7 @@ impl State {
 
     fn create_snapshot(&mut self, slot: u32, name: String, now: i64) {
         self.touch_folder(slot, now);
-        let root = self.freeze_copy(slot);
+        let root = self.freeze_copy(slot, slot);
         let snapshot = Snapshot { id: self.snapshots.next_id, root, created_ns: now };
         self.snapshots.next_id += 1;
         let folder = self.inodes.get(slot).id;

@@ -2,6 +2,7 @@
 
 mod kept;
 mod model;
+mod usage;
 
 use proto::{Code, InodeId};
 

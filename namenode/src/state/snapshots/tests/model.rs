@@ -12,7 +12,9 @@ use proto::granary::FileStatus;
 use proto::{BlockId, Code, FsPath, InodeId, Result};
 
 use super::kept::{load, write};
+use super::usage;
 use crate::op::attribute::{AttributeOp, XAttr, XAttrMode, XAttrSpace};
+use crate::op::quota::{Limit, QuotaOp};
 use crate::op::snapshot::SnapshotOp;
 use crate::op::{Block, Caller, Effect, FileRef, Op, RenameMode, Reply, Request};
 use crate::state::{DOT_SNAPSHOT, State};
@@ -347,10 +349,19 @@ impl Run {
         self.both(|_| op.clone());
     }
 
+    /// A limit that nothing comes near, so that the folder counts; or none any more.
+    fn count(&mut self, path: &str) {
+        let limit = if self.rng.next(4) == 0 { Limit::Clear } else { Limit::Set(1 << 40) };
+        let op =
+            QuotaOp::Set { path: path_of(path), names: Limit::Keep, space: limit, storage: None };
+        let _maybe = self.main.run(Op::Quota(op));
+    }
+
     fn snapshots(&mut self) {
         let path = self.existing(false);
         let at = path_of(&path);
-        match self.rng.next(10) {
+        match self.rng.next(12) {
+            10..=11 => self.count(&path),
             0..=2 => {
                 let _maybe = self.main.run(Op::Snapshot(SnapshotOp::Allow { path: at }));
             }
@@ -501,6 +512,7 @@ impl Run {
             assert_eq!(&now, before, "{seen}");
             hold(before, &mut held);
         }
+        usage::check(&self.main.state);
         let there: BTreeSet<u64> = self.main.state.all_blocks().map(|info| info.id.0).collect();
         assert_eq!(there, held, "blocks live as long as somebody shows them");
         let wanted = self.main.state.all_blocks().map(|info| (info.id.0, info.replication));

@@ -24,7 +24,7 @@ impl Node {
         while self.log.read(|state| state.sum_on(caller, path, &mut sum, SLICE_ENTRIES))? {
             tokio::task::yield_now().await;
         }
-        Ok(sum.0)
+        Ok(sum.sum)
     }
 
     /// What a path's tree uses, with its quota: at once where a quota counts it, else by a sum.

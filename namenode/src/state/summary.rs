@@ -1,10 +1,12 @@
 //! Sums over a tree: what `du` and `count` tell.
 //!
-//! Made entry by entry, so that a walk in slices (`walk`) can add up a tree of any size.
+//! Made entry by entry, so that a walk in slices (`walk`) can add up a tree of any size. What only snapshots hold is
+//! known as a sum for a snapshottable folder; under one it is found folder by folder.
 
 use proto::{FsPath, Result};
 
 use super::permissions::{EXECUTE, READ};
+use super::snapshots::KeptWalk;
 use super::walk::Walker;
 use super::{Kept, Quota, State};
 use crate::op::Caller;
@@ -45,29 +47,43 @@ impl TreeSummary {
     }
 }
 
+/// A sum that is being made, slice by slice. Made by [`State::begin_summary`].
+pub(crate) struct Summing {
+    /// So far.
+    pub sum: TreeSummary,
+    walker: Walker,
+    kept: KeptWalk,
+}
+
 impl State {
     /// Begins to sum up what a path names: the topmost entry is counted.
-    pub(crate) fn begin_summary(
-        &self,
-        caller: &Caller,
-        path: &FsPath,
-    ) -> Result<(TreeSummary, Walker)> {
+    pub(crate) fn begin_summary(&self, caller: &Caller, path: &FsPath) -> Result<Summing> {
         let (slot, walker) = self.begin_walk(caller, path)?;
-        let mut sum = TreeSummary { quota: self.quota_at(slot), ..TreeSummary::default() };
-        self.add_to_summary(caller, path, slot, &mut sum)?;
-        Ok((sum, walker))
+        let sum = TreeSummary { quota: self.quota_at(slot), ..TreeSummary::default() };
+        let kept = self.begin_kept_walk(slot, &walker);
+        let mut summing = Summing { sum, walker, kept };
+        self.add_to_summary(caller, path, slot, (&mut summing.sum, &mut summing.kept))?;
+        Ok(summing)
     }
 
-    /// Counts up to `limit` further entries of the tree in; gives whether there may be more. Needs `r` and `x` on
-    /// every folder.
+    /// Counts up to `limit` further entries of the tree in, and folders of snapshots until they had as many; gives
+    /// whether there may be more. Needs `r` and `x` on every folder.
     pub(crate) fn sum_on(
         &self,
         caller: &Caller,
         path: &FsPath,
-        (sum, walker): &mut (TreeSummary, Walker),
+        summing: &mut Summing,
         limit: usize,
     ) -> Result<bool> {
-        self.walk_on(walker, limit, &mut |_, slot| self.add_to_summary(caller, path, slot, sum))
+        let Summing { sum, walker, kept } = summing;
+        if kept.is_pending() {
+            sum.add_kept(&self.walk_kept(kept, limit));
+            return Ok(true);
+        }
+        let more = self.walk_on(walker, limit, &mut |_, slot| {
+            self.add_to_summary(caller, path, slot, (sum, kept))
+        })?;
+        Ok(more || kept.is_pending())
     }
 
     fn add_to_summary(
@@ -75,7 +91,7 @@ impl State {
         caller: &Caller,
         path: &FsPath,
         slot: u32,
-        sum: &mut TreeSummary,
+        (sum, kept): (&mut TreeSummary, &mut KeptWalk),
     ) -> Result<()> {
         let inode = self.inodes.get(slot);
         if inode.is_folder() {
@@ -83,6 +99,8 @@ impl State {
             sum.folders += 1;
             if inode.is_snapshottable() {
                 sum.add_kept(&self.kept_by_snapshots(slot));
+            } else {
+                kept.come_by(inode.id);
             }
             return Ok(());
         }

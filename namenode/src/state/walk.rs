@@ -17,6 +17,13 @@ pub(crate) struct Walker {
     path: String,
 }
 
+impl Walker {
+    /// Whether it is in a snapshot.
+    pub(crate) fn is_in_snapshot(&self) -> bool {
+        self.levels.first().is_some_and(|level| level.folder.is_none())
+    }
+}
+
 struct Level {
     /// In a snapshot, where inodes do not tell folders apart, the path finds it.
     folder: Option<InodeId>,

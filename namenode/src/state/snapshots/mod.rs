@@ -34,6 +34,7 @@ pub use diff::{DiffEntry, DiffKind, SNAPSHOT_DIFF_ENTRIES_MAX};
 pub(crate) use look::{Look, Seen};
 pub use look::{SnapshotStatus, SnapshottableStatus};
 pub use usage::Kept;
+pub(crate) use usage::KeptWalk;
 
 use super::permissions::denied;
 use super::slab::NONE;

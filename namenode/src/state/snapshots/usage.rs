@@ -18,6 +18,7 @@ use proto::{InodeId, Result};
 use super::super::State;
 use super::super::quotas::{Charge, signed};
 use super::super::slab::NONE;
+use super::super::walk::Walker;
 use super::Snapshots;
 use crate::coding::Malformed;
 
@@ -32,6 +33,31 @@ pub struct Kept {
     pub length: u64,
     /// Bytes, replicas counted.
     pub space: u64,
+}
+
+/// A walk through what only snapshots hold of some folders under a snapshottable one, whose own sum is known.
+#[derive(Default)]
+pub(crate) struct KeptWalk {
+    /// Whether the tree is one of which snapshots hold something.
+    on: bool,
+    /// Folders whose frozen copies are still to be looked at, by inode.
+    pending: Vec<u64>,
+    /// What was counted.
+    counted: BTreeSet<u64>,
+}
+
+impl KeptWalk {
+    /// A live folder of the tree.
+    pub(crate) fn come_by(&mut self, folder: u64) {
+        if self.on {
+            self.pending.push(folder);
+        }
+    }
+
+    /// Whether there is something to look at.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
 }
 
 impl Kept {
@@ -68,6 +94,45 @@ impl State {
             return Kept::default();
         }
         self.snapshots.kept.get(&folder).copied().unwrap_or_default()
+    }
+
+    /// For a walk through the live tree under a folder.
+    pub(in super::super) fn begin_kept_walk(&self, top: u32, walker: &Walker) -> KeptWalk {
+        let inode = self.inodes.get(top);
+        let on = !self.snapshots.kept.is_empty()
+            && inode.is_live_folder()
+            && !walker.is_in_snapshot()
+            && self.snapshottable_above(top).is_some();
+        KeptWalk { on, ..KeptWalk::default() }
+    }
+
+    /// Looks at folders until about `limit` entries were seen: what is not live counts once.
+    pub(in super::super) fn walk_kept(&self, walk: &mut KeptWalk, limit: usize) -> Kept {
+        let (mut sum, mut seen) = (Kept::default(), 0);
+        while seen < limit
+            && let Some(folder) = walk.pending.pop()
+        {
+            for copy in self.snapshots.copies_of(folder) {
+                let inode = self.inodes.get(copy);
+                // What others share is seen where it is owned.
+                if inode.shared_from().is_some() {
+                    continue;
+                }
+                self.nodes.visit(inode.body, b"", &mut |_, child| {
+                    seen += 1;
+                    let id = self.inodes.get(child).id;
+                    if self.slot_of_inode(InodeId(id)).is_none() && walk.counted.insert(id) {
+                        let copies: Vec<u32> = self.snapshots.copies_of(id).collect();
+                        sum.add(&self.kept_in(&copies));
+                        if self.inodes.get(child).is_folder() {
+                            walk.pending.push(id);
+                        }
+                    }
+                    true
+                });
+            }
+        }
+        sum
     }
 
     /// What is kept of an inode, by tag: nothing while it is live.

@@ -133,7 +133,7 @@ fn limit(text: &str, names: u64, space: u64) -> Op {
 fn summary(world: &World, text: &str) -> TreeSummary {
     let mut sum = world.state.begin_summary(&root(), &path(text)).unwrap();
     while world.state.sum_on(&root(), &path(text), &mut sum, 3).unwrap() {}
-    sum.0
+    sum.sum
 }
 
 fn used(world: &World, text: &str) -> (u64, u64) {
@@ -177,6 +177,27 @@ fn what_only_snapshots_hold_counts_where_they_are_until_they_go() {
     world.ok(remove("/q/d", "s"));
     assert_eq!((used(&world, "/q"), used(&world, "/q/d")), ((2, 0), (1, 0)));
     assert_eq!(summary(&world, "/").kept, Kept::default());
+}
+
+#[test]
+fn a_folder_under_a_snapshottable_one_tells_what_snapshots_hold_of_it() {
+    let mut world = world();
+    world.mkdirs("/q/d/sub/deep/x", 0o755);
+    world.ok(create_op("/q/d/sub/deep/c", "h", false));
+    finish(&mut world, "/q/d/sub/deep/c", None, 10);
+    world.ok(make("/q/d", "t"));
+    world.ok(delete("/q/d/sub/b"));
+    world.ok(make("/q/d", "u"));
+    world.ok(Op::SetPermission { path: path("/q/d/sub"), mode: 0o700 });
+    world.ok(delete("/q/d/sub/deep"));
+    let sum = summary(&world, "/q/d/sub");
+    let kept = Kept { files: 2, folders: 2, length: 1010, space: 3030 };
+    assert_eq!((sum.kept, sum.files, sum.folders), (kept, 2, 3));
+    assert_eq!(summary(&world, "/q/d").kept, kept);
+    world.ok(moved("/q/d/sub", "/q/d/a-sub"));
+    assert_eq!(summary(&world, "/q/d/a-sub").kept, kept);
+    assert_eq!(summary(&world, "/q/d/.snapshot/u/sub").kept, Kept::default());
+    check(&world.state);
 }
 
 #[test]

@@ -166,7 +166,8 @@ impl State {
         // Of each block the most that a copy shows.
         blocks.sort_unstable_by_key(|&(block, shown)| (block, std::cmp::Reverse(shown)));
         blocks.dedup_by_key(|(block, _)| *block);
-        let space = blocks.iter().fold(0u64, |sum, (_, shown)| sum.saturating_add(layout.space(*shown)));
+        let space =
+            blocks.iter().fold(0u64, |sum, (_, shown)| sum.saturating_add(layout.space(*shown)));
         Kept { files: 1, folders: 0, length, space }
     }
 

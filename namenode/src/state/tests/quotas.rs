@@ -43,13 +43,14 @@ impl World {
 }
 
 impl State {
-    /// What a tree uses, counted by its names alone.
+    /// What a tree uses, counted by its names and what its snapshots keep.
     fn recount(&self, slot: u32) -> Usage {
         let inode = self.inodes.get(slot);
         if !inode.is_folder() {
             return Usage { names: 1, space: self.space_of(slot) };
         }
-        let mut sum = Usage { names: 1, space: 0 };
+        let kept = self.kept_by_snapshots(slot);
+        let mut sum = Usage { names: 1 + kept.files + kept.folders, space: kept.space };
         self.nodes.visit(inode.body, b"", &mut |_, child| {
             let part = self.recount(child);
             sum.names += part.names;

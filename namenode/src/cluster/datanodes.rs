@@ -60,6 +60,8 @@ pub struct Datanode {
     pub liveness: Liveness,
     /// Whether a full report of this epoch is in.
     pub reported: bool,
+    /// When it was last asked for one, or sent a part of one, in milliseconds of the caller's clock.
+    pub report_heard_ms: u64,
     /// Bytes promised to blocks being written there.
     pub reserved_bytes: u64,
     /// Blocks being written there.
@@ -223,6 +225,7 @@ impl Datanodes {
             last_heard_ms: now_ms,
             liveness: Liveness::Alive,
             reported: false,
+            report_heard_ms: now_ms,
             reserved_bytes: known.map_or(0, |index| self.get(index).reserved_bytes),
             scheduled_blocks: known.map_or(0, |index| self.get(index).scheduled_blocks),
             address,

@@ -230,6 +230,7 @@ impl Cluster {
             self.bury(node);
         }
         self.go_on_sweeping(truth);
+        self.ask_for_missing_reports(now_ms);
         if self.safemode.check(now_ms, &self.replicas.totals()) {
             self.effects.push(Effect::LeftSafeMode);
         }
@@ -279,5 +280,7 @@ impl Cluster {
     }
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,13 @@
 use proto::granary::ReplicaState;
 use proto::{BlockId, Code, Error, Result};
 
-use super::datanodes::NodeIndex;
+use super::datanodes::{Datanode, NodeIndex};
 use super::replicas::{Reported, Verdict};
 use super::report::FullReport;
 use super::{Cluster, Effect, Truth};
+
+/// A full report that goes on for so long without a further chunk is asked for anew.
+const REPORT_PAUSE_MS_MAX: u64 = 120_000;
 
 impl Cluster {
     /// Replicas of a node that changed. Errors: `Stale` when the stream of that epoch must end.
@@ -52,12 +55,34 @@ impl Cluster {
             .reports
             .get_mut(&node)
             .is_some_and(|report| report.accepts(report_id, chunk_index));
+        self.datanodes.get_mut(node).report_heard_ms = now_ms;
         if !accepted {
-            self.reports.remove(&node);
-            self.outboxes[usize::from(node.0)].report_in_full = true;
-            self.effects.push(Effect::Wake(node));
+            self.ask_for_report(node);
         }
         Ok(accepted)
+    }
+
+    /// Asks again for full reports that were begun or promised and do not come: without one, a node vouches for
+    /// nothing.
+    pub(super) fn ask_for_missing_reports(&mut self, now_ms: u64) {
+        let is_missing = |node: &Datanode| {
+            node.attached
+                && !node.reported
+                && now_ms.saturating_sub(node.report_heard_ms) >= REPORT_PAUSE_MS_MAX
+        };
+        let nodes = self.datanodes.living_nodes();
+        let missing: Vec<NodeIndex> =
+            nodes.filter(|(_, node)| is_missing(node)).map(|(index, _)| index).collect();
+        for node in missing {
+            self.datanodes.get_mut(node).report_heard_ms = now_ms;
+            self.ask_for_report(node);
+        }
+    }
+
+    fn ask_for_report(&mut self, node: NodeIndex) {
+        self.reports.remove(&node);
+        self.outboxes[usize::from(node.0)].report_in_full = true;
+        self.effects.push(Effect::Wake(node));
     }
 
     /// A run of replicas of the chunk that was announced, ordered by id; `last`: the report is through with it.

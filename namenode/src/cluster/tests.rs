@@ -1,5 +1,7 @@
 //! Whole histories of DataNodes and blocks through [`Cluster`].
 
+mod returns;
+
 use std::cell::RefCell;
 
 use proto::granary::{DatanodeAddress, DatanodeCommands, ReplicaState, VolumeStatus};
@@ -66,10 +68,14 @@ impl World {
     }
 
     fn attach(&mut self, now_ms: u64, number: u32) -> Registration {
+        self.attach_at(now_ms, number, 9866)
+    }
+
+    fn attach_at(&mut self, now_ms: u64, number: u32, data_port: u32) -> Registration {
         let address = DatanodeAddress {
             uuid: format!("dn{number}"),
             host: format!("10.0.0.{number}"),
-            data_port: 9866,
+            data_port,
             ..Default::default()
         };
         let volume = VolumeStatus { remaining_bytes: 10 * ROOM, ..Default::default() };
@@ -89,6 +95,11 @@ impl World {
             let last = number + 1 == chunks.len();
             self.with(|c, truth| c.report_part(at.index, at.epoch, chunk, last, truth)).unwrap();
         }
+    }
+
+    fn report_again(&mut self, at: &Registration, all: &[Reported]) {
+        assert!(self.cluster.report_chunk(0, at.index, at.epoch, 2, 0).unwrap());
+        self.with(|c, truth| c.report_part(at.index, at.epoch, all, true, truth)).unwrap();
     }
 
     fn change(&mut self, at: &Registration, change: Reported) {

@@ -19,7 +19,7 @@ use proto::granary::{
     DatanodeRegistered, DatanodeUp, ReplicaChanges, TransferBlock, datanode_down, datanode_up,
 };
 use proto::{BlockId, Code, Error, GenerationStamp, Result, limits};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -56,6 +56,8 @@ pub struct Attachment {
     reconstructor: Arc<Reconstructor>,
     /// Registrations so far: commands of an earlier one are out of date.
     registrations: AtomicU64,
+    /// Held to read while a replica is deleted.
+    deletions: RwLock<()>,
     registered: watch::Sender<bool>,
     /// What the NameNode said it is known by to clients of WebHDFS; empty before the first registration.
     hadoop_rpc_addr: watch::Sender<String>,
@@ -95,6 +97,7 @@ impl Attachment {
             commands: Arc::new(Semaphore::new(COMMANDS_MAX)),
             transfers: Arc::new(Semaphore::new(transfers.min(Semaphore::MAX_PERMITS))),
             registrations: AtomicU64::new(0),
+            deletions: RwLock::new(()),
             registered: watch::Sender::new(false),
             hadoop_rpc_addr: watch::Sender::default(),
             fatal: watch::Sender::new(None),
@@ -180,6 +183,9 @@ impl Attachment {
         let interval_ms =
             registered.heartbeat_interval_ms.clamp(*HEARTBEAT_MS.start(), *HEARTBEAT_MS.end());
         let registration = self.registrations.fetch_add(1, Ordering::SeqCst) + 1;
+        // A deletion that has begun is done before the report is made: what is listed there, the NameNode takes for
+        // there, and may delete other replicas because of it.
+        drop(self.deletions.write().await);
         let stream = Stream {
             attachment: self,
             registration,
@@ -243,6 +249,7 @@ impl Attachment {
     async fn delete_all(&self, blocks: Vec<Block>, registration: u64) {
         let count = blocks.len();
         for (done, block) in blocks.into_iter().enumerate() {
+            let _deleting = self.deletions.read().await;
             if !self.is_current(registration) {
                 tracing::info!(left = count - done, "deletions of an earlier registration dropped");
                 return;

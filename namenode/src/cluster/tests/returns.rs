@@ -76,6 +76,7 @@ fn a_node_that_comes_back_with_its_data_is_used_again_and_the_surplus_goes() {
     let back = world.attach(31_000, 1);
     assert!(back.is_back);
     world.report(&back, &[&[has(1)]]);
+    world.with(|c, truth| c.tick(31_000, truth));
     let gone: usize =
         [&back, &nodes[1], &nodes[2]].map(|at| told_to_delete(&mut world, at)).iter().sum();
     assert_eq!((gone, world.holders(1).len()), (1, 2));
@@ -101,8 +102,8 @@ fn what_an_old_epoch_says_changes_nothing() {
     let (mut world, nodes) = two_of(2, 2);
     let fresh = world.attach(1_000, 1);
     let change = [deleted(1)];
-    let old = world
-        .with(|c, truth| c.changes(1_001, nodes[0].index, nodes[0].epoch, &change, truth));
+    let old =
+        world.with(|c, truth| c.changes(1_001, nodes[0].index, nodes[0].epoch, &change, truth));
     assert_eq!(old.unwrap_err().code, Code::Stale);
     let old = world.cluster.report_chunk(1_001, nodes[0].index, nodes[0].epoch, 5, 0);
     assert_eq!(old.unwrap_err().code, Code::Stale);

@@ -366,6 +366,13 @@ def what_the_cluster_is_like_is_told(cluster):
     assert status["capacity"] > 0 and status["remaining"] > 0, status
     assert cluster.get("/", "GETHOMEDIRECTORY", user="ann") == {"Path": "/user/ann"}
     assert cluster.get("/", "GETTRASHROOT", user="ann") == {"Path": "/user/ann/.Trash"}
+    assert cluster.get("/", "GETTRASHROOTS", user="ann") == {"Paths": []}
+    for user in ("ann", "bob"):
+        cluster.ask("PUT", f"/user/{user}/.Trash", "MKDIRS", permission="700")
+    [own] = cluster.get("/", "GETTRASHROOTS", user="ann")["Paths"]
+    assert (own["path"], own["isdir"], own["permission"]) == ("/user/ann/.Trash", True, "700"), own
+    every = cluster.get("/", "GETTRASHROOTS", allusers="true")["Paths"]
+    assert {"/user/ann/.Trash", "/user/bob/.Trash"} <= {entry["path"] for entry in every}, every
     assert cluster.get("/", "GETDELEGATIONTOKEN") == {"Token": None}
     cluster.write(cluster.root + "/sum/f", b"12345", replication=2)
     summary = cluster.get(cluster.root + "/sum", "GETCONTENTSUMMARY")["ContentSummary"]
@@ -428,6 +435,9 @@ def snapshots_differ_as_files_do(cluster):
     cluster.ask("PUT", root, "CREATESNAPSHOT", snapshotname="s2")
     report = cluster.get(root, "GETSNAPSHOTDIFF", oldsnapshotname="s1", snapshotname="s2")["SnapshotDiffReport"]
     assert {"sourcePath": "g", "type": "CREATE"} in report["diffList"], report
+    part = cluster.get(root, "GETSNAPSHOTDIFFLISTING", oldsnapshotname="s1", snapshotname="s2")["SnapshotDiffReportListing"]
+    assert [entry["sourcePath"] for entry in part["createList"]] == ["g"], part
+    assert (part["isFromEarlier"], part["lastPath"], part["lastIndex"]) == (True, "", -1), part
     listed = cluster.get("/", "GETSNAPSHOTTABLEDIRECTORYLIST")["SnapshottableDirectoryList"]
     assert any(entry["snapshotNumber"] == 2 for entry in listed), listed
     for name in ("s1", "s2"):

@@ -10,7 +10,7 @@ use super::access::Method;
 use super::node::{Node, path};
 use crate::op::snapshot::SnapshotOp;
 use crate::op::{CallId, Caller, Op, Reply};
-use crate::state::{DiffEntry, SnapshotStatus, SnapshottableStatus};
+use crate::state::{DiffEntry, SnapshotDiff, SnapshotStatus, SnapshottableStatus};
 
 impl Node {
     /// Allows, disallows, makes, removes or renames. Answers [`Reply::Snapshot`] for one that was made.
@@ -40,6 +40,16 @@ impl Node {
         (from, to): (&str, &str),
     ) -> Result<Vec<DiffEntry>> {
         self.log.read(|state| state.snapshot_diff(caller, path, from, to))
+    }
+
+    /// The same from the earlier to the later.
+    pub(super) fn snapshot_changes(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        (from, to): (&str, &str),
+    ) -> Result<SnapshotDiff> {
+        self.log.read(|state| state.snapshot_changes(caller, path, from, to))
     }
 
     pub(super) async fn change_snapshots_of(

@@ -66,7 +66,7 @@ pub use quotas::{Limits, Quota, Usage};
 pub use retry::{RETRY_AGE_NS_MAX, RETRY_ENTRIES_MAX};
 pub use snapshots::{
     DOT_SNAPSHOT, DiffEntry, DiffKind, Kept, SNAPSHOT_DIFF_ENTRIES_MAX, SNAPSHOTS_PER_FOLDER_MAX,
-    SnapshotStatus, SnapshottableStatus,
+    SnapshotDiff, SnapshotStatus, SnapshottableStatus,
 };
 pub use summary::TreeSummary;
 pub use tree::{FileBlocks, Listing};

@@ -28,8 +28,16 @@ final class Allowed {
         if (isUnderFile || ours.contains(": a component before ")) {
             return "under-a-file";
         }
-        if (ours.matches("! AccessControlException: .*access=EXECUTE.*") && theirs.startsWith("! FileNotFoundException")) {
+        boolean mayNotPass = ours.matches("! AccessControlException: .*access=EXECUTE.*");
+        if (mayNotPass && theirs.matches("! (FileNotFound|FileAlreadyExists|SnapshotAccessControl)Exception: .*")) {
             return "traverse-first";
+        }
+        if (ours.matches("! AccessControlException: .*access=ALL.*") && theirs.startsWith("! PathIsNotEmptyDirectoryException")) {
+            return "empty-last";
+        }
+        if (ours.startsWith("! HadoopIllegalArgumentException: Cannot find a block policy")
+                && theirs.startsWith("! AccessControlException")) {
+            return "policy-first";
         }
         return null;
     }

@@ -158,6 +158,15 @@ pub fn remove_cache_pool(
 
 // ---- What reads or moves data of the NameNode's own.
 
+/// Asked by superusers alone, as in HDFS.
+pub fn get_edits_from_txid(
+    asked: &Asked,
+    _: GetEditsFromTxidRequestProto,
+) -> Answered<GetEditsFromTxidResponseProto> {
+    asked.enter()?;
+    unsupported("getEditsFromTxid (the stream of events, inotify)")
+}
+
 pub fn get_batched_listing(
     _: &Asked,
     _: GetBatchedListingRequestProto,

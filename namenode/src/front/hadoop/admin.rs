@@ -127,7 +127,10 @@ pub fn set_balancer_bandwidth(
     _: SetBalancerBandwidthRequestProto,
 ) -> Answered<SetBalancerBandwidthResponseProto> {
     asked.enter()?;
-    unsupported("there is no balancer whose bandwidth could be set")
+    unsupported(
+        "copies for repair and balancing have one bound, namenode.repair_datanode_bytes_per_s_max, \
+         which is read when the NameNode starts",
+    )
 }
 
 // ---- Broken files.

@@ -164,6 +164,7 @@ methods! { client_protocol:
     "getSnapshottableDirListing" => now GetSnapshottableFolders Snapshot snapshots::get_snapshottable_dir_listing;
     "getSnapshotListing" => now GetSnapshots Snapshot snapshots::get_snapshot_listing;
     "getSnapshotDiffReport" => now GetSnapshotDiff Snapshot snapshots::get_snapshot_diff_report;
+    "getSnapshotDiffReportListing" => now GetSnapshotDiff Snapshot snapshots::get_snapshot_diff_report_listing;
     "getFileLinkInfo" => now GetFileInfo Other namespace::get_file_link_info;
     "getLocatedFileInfo" => now GetBlockLocations Other blocks::get_located_file_info;
     "getLinkTarget" => now GetFileInfo Other namespace::get_link_target;
@@ -219,6 +220,7 @@ methods! { client_protocol:
     "msync" => now GetOwnState Other service::msync;
     "getHAServiceState" => now GetOwnState Other service::get_ha_service_state;
     "getCurrentEditLogTxid" => now ServiceAdmin Other service::get_current_txid;
+    "getEditsFromTxid" => now ServiceAdmin Other absent::get_edits_from_txid;
     // What there is none of.
     "getEZForPath" => now EncryptionZones Other absent::get_ez_for_path;
     "listEncryptionZones" => now EncryptionAdmin Other absent::list_encryption_zones;

@@ -9,7 +9,12 @@ use super::convert::file_status;
 use super::errors::{Answered, Failure};
 use crate::op::Reply;
 use crate::op::snapshot::SnapshotOp;
-use crate::state::{DiffEntry, SnapshotStatus, SnapshottableStatus};
+use crate::state::{DiffEntry, DiffKind, SnapshotDiff, SnapshotStatus, SnapshottableStatus};
+
+/// Bytes of paths, and of what is beside them, after which a part of a report ends.
+const LISTING_BYTES: usize = 1 << 20;
+/// Bytes of an entry beside its paths, about.
+const LISTED_ENTRY_BYTES: usize = 32;
 
 /// Enters the call and changes; an error is told in the words that HDFS has.
 async fn change(asked: &Asked, root: &str, op: SnapshotOp) -> Answered<Reply> {
@@ -153,6 +158,78 @@ pub fn get_snapshot_diff_report(
         diff_report_entries: found.into_iter().map(difference).collect(),
     };
     Ok(GetSnapshotDiffReportResponseProto { diff_report: report })
+}
+
+/// The same in parts: a part goes on behind the entry that the cursor names, by number and path. Between two snapshots
+/// nothing moves; the folder as it is may, and then the cursor names another entry, which is an error.
+pub fn get_snapshot_diff_report_listing(
+    asked: &Asked,
+    request: GetSnapshotDiffReportListingRequestProto,
+) -> Answered<GetSnapshotDiffReportListingResponseProto> {
+    let (caller, _) = asked.enter()?;
+    let (root, from, to) = (request.snapshot_root, request.from_snapshot, request.to_snapshot);
+    let found = asked.node.snapshot_changes(&caller, &asked.path(&root)?, (&from, &to));
+    let SnapshotDiff { from_earlier, entries } = found.map_err(|error| refusal(error, &root))?;
+    let told = told_before(&entries, request.cursor)?;
+    let mut part = SnapshotDiffReportListingProto {
+        is_from_earlier: from_earlier,
+        cursor: Some(SnapshotDiffReportCursorProto { start_path: Bytes::new(), index: -1 }),
+        ..Default::default()
+    };
+    let mut bytes = 0;
+    for (at, entry) in entries.into_iter().enumerate().skip(told) {
+        bytes +=
+            LISTED_ENTRY_BYTES + entry.path.len() + entry.target.as_ref().map_or(0, String::len);
+        let full = bytes >= LISTING_BYTES;
+        let index = i32::try_from(at + 1).expect("a report has fewer entries");
+        let cursor = SnapshotDiffReportCursorProto { start_path: entry.path.clone().into(), index };
+        list(&mut part, entry);
+        if full {
+            part.cursor = Some(cursor);
+            break;
+        }
+    }
+    Ok(GetSnapshotDiffReportListingResponseProto { diff_report: part })
+}
+
+/// How many entries the client has; the rules of cursors are the server's own.
+fn told_before(
+    entries: &[DiffEntry],
+    cursor: Option<SnapshotDiffReportCursorProto>,
+) -> Answered<usize> {
+    let Some(cursor) = cursor.filter(|cursor| cursor.index >= 0) else { return Ok(0) };
+    let told = usize::try_from(cursor.index).unwrap_or(0);
+    let last = told.checked_sub(1).and_then(|last| entries.get(last));
+    match last {
+        Some(last) if cursor.start_path == last.path.as_bytes() => Ok(told),
+        _ => {
+            let path = String::from_utf8_lossy(&cursor.start_path);
+            let message = format!(
+                "the differences changed since a part of them was told: number {told} is not {path}"
+            );
+            Err(Failure::java(ipc::exceptions::SNAPSHOT, message))
+        }
+    }
+}
+
+/// An entry where clients look for it: what is told among a folder's changes has that folder's id.
+fn list(part: &mut SnapshotDiffReportListingProto, entry: DiffEntry) {
+    let is_folder = entry.inode == entry.folder;
+    let listed = SnapshotDiffReportListingEntryProto {
+        fullpath: entry.path.into(),
+        dir_id: entry.folder.0,
+        is_reference: match entry.kind {
+            DiffKind::Modified => is_folder,
+            kind => kind == DiffKind::Renamed,
+        },
+        target_path: entry.target.map(Bytes::from),
+        file_id: Some(entry.inode.0),
+    };
+    match entry.kind {
+        DiffKind::Modified => part.modified_entries.push(listed),
+        DiffKind::Created => part.created_entries.push(listed),
+        DiffKind::Deleted | DiffKind::Renamed => part.deleted_entries.push(listed),
+    }
 }
 
 fn difference(entry: DiffEntry) -> SnapshotDiffReportEntryProto {

@@ -290,6 +290,34 @@ pub(super) fn snapshot_diff(report: &SnapshotDiffReportProto) -> Value {
     }})
 }
 
+/// SnapshotDiffReportListing: a part of a report.
+pub(super) fn snapshot_diff_listing(part: &SnapshotDiffReportListingProto) -> Value {
+    let entry = |entry: &SnapshotDiffReportListingEntryProto| {
+        let mut value = json!({
+            "dirId": entry.dir_id,
+            "fileId": entry.file_id(),
+            "isReference": entry.is_reference,
+            "sourcePath": text(&entry.fullpath),
+        });
+        if let Some(target) = &entry.target_path {
+            value["targetPath"] = text(target).into();
+        }
+        value
+    };
+    let list = |entries: &[SnapshotDiffReportListingEntryProto]| -> Value {
+        entries.iter().map(entry).collect()
+    };
+    let cursor = part.cursor.clone().unwrap_or_default();
+    json!({"SnapshotDiffReportListing": {
+        "isFromEarlier": part.is_from_earlier,
+        "lastPath": text(&cursor.start_path),
+        "lastIndex": cursor.index,
+        "modifyList": list(&part.modified_entries),
+        "createList": list(&part.created_entries),
+        "deleteList": list(&part.deleted_entries),
+    }})
+}
+
 /// SnapshottableDirectoryList.
 pub(super) fn snapshottable(list: &SnapshottableDirectoryListingProto) -> Value {
     let folders = list.snapshottable_dir_listing.iter().map(|folder| {

@@ -7,6 +7,7 @@
 //! | [`changes`] | PUT, POST and DELETE |
 //! | [`attributes`] | ACLs and extended attributes, as text and back |
 //! | [`redirect`] | OPEN, CREATE, APPEND, GETFILECHECKSUM: which DataNode does it |
+//! | [`trash`] | where users' trash is |
 //! | [`json`] | HDFS's messages as WebHDFS's JSON |
 //!
 //! As in HDFS, an operation is a call of the client protocol in another dress: a request is taken apart by
@@ -19,6 +20,7 @@ mod json;
 mod listing;
 mod reads;
 mod redirect;
+mod trash;
 
 use std::sync::Arc;
 

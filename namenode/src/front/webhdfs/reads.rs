@@ -6,7 +6,7 @@ use axum::response::Response;
 use proto::hadoop::hdfs::*;
 use serde_json::{Value, json};
 
-use super::{Ask, attributes, file_does_not_exist, json as messages, listing, redirect};
+use super::{Ask, attributes, file_does_not_exist, json as messages, listing, redirect, trash};
 
 /// Bytes that a range has if its length is not said.
 const LENGTH_DEFAULT: u64 = i64::MAX as u64;
@@ -45,8 +45,9 @@ pub(super) async fn answer(ask: &Ask) -> Result<Response> {
             let reply: GetQuotaUsageResponseProto = ask.call("getQuotaUsage", request).await?;
             messages::quota_usage(&reply.usage)
         }
-        "GETHOMEDIRECTORY" => json!({"Path": home(ask)}),
-        "GETTRASHROOT" => json!({"Path": format!("{}/.Trash", home(ask))}),
+        "GETHOMEDIRECTORY" => json!({"Path": trash::home(ask)}),
+        "GETTRASHROOT" => trash::root(ask),
+        "GETTRASHROOTS" => trash::roots(ask).await?,
         "GETDELEGATIONTOKEN" => {
             let renewer = ask.params.text("renewer").unwrap_or(&ask.identity.user).to_owned();
             let request = GetDelegationTokenRequestProto { renewer };
@@ -140,6 +141,20 @@ async fn of_snapshots(ask: &Ask) -> Result<Response> {
                 ask.call("getSnapshotDiffReport", request).await?;
             messages::snapshot_diff(&reply.diff_report)
         }
+        "GETSNAPSHOTDIFFLISTING" => {
+            let name = |param: &str| ask.params.text(param).unwrap_or("").to_owned();
+            let index = ask.params.int("snapshotdiffindex", -1)?.unwrap_or(-1);
+            let start_path = name("snapshotdiffstartpath").into();
+            let request = GetSnapshotDiffReportListingRequestProto {
+                snapshot_root: ask.src(),
+                from_snapshot: name("oldsnapshotname"),
+                to_snapshot: name("snapshotname"),
+                cursor: Some(SnapshotDiffReportCursorProto { start_path, index }),
+            };
+            let reply: GetSnapshotDiffReportListingResponseProto =
+                ask.call("getSnapshotDiffReportListing", request).await?;
+            messages::snapshot_diff_listing(&reply.diff_report)
+        }
         "GETSNAPSHOTTABLEDIRECTORYLIST" => {
             let request = GetSnapshottableDirListingRequestProto {};
             let reply: GetSnapshottableDirListingResponseProto =
@@ -155,10 +170,6 @@ async fn of_snapshots(ask: &Ask) -> Result<Response> {
         op => return Err(no_such_op("Get", op)),
     };
     Ok(answer::json(&value))
-}
-
-fn home(ask: &Ask) -> String {
-    format!("/user/{}", ask.identity.user)
 }
 
 /// The blocks in the range that the request names.

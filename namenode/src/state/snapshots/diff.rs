@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::{Code, Error, FsPath, Result};
+use proto::{Code, Error, FsPath, InodeId, Result};
 
 use super::super::State;
 use super::super::permissions::{EXECUTE, READ};
@@ -54,17 +54,31 @@ pub struct DiffEntry {
     pub path: String,
     /// Of what was renamed, the path that it went to.
     pub target: Option<String>,
+    /// What it is about.
+    pub inode: InodeId,
+    /// The folder among whose changes it is told: the one that it is or was in; a folder that was modified itself.
+    pub folder: InodeId,
+}
+
+/// All differences of two snapshots, or of one and the folder as it is, from the earlier to the later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotDiff {
+    /// Whether the first that was asked for is the earlier one.
+    pub from_earlier: bool,
+    /// In the order of a report.
+    pub entries: Vec<DiffEntry>,
 }
 
 impl DiffEntry {
     /// The same, told from the later to the earlier.
     fn mirrored(self) -> Self {
-        let Self { kind, path, target } = self;
-        match (kind, target) {
-            (DiffKind::Created, target) => Self { kind: DiffKind::Deleted, path, target },
-            (DiffKind::Deleted, target) => Self { kind: DiffKind::Created, path, target },
-            (DiffKind::Renamed, Some(target)) => Self { kind, path: target, target: Some(path) },
-            (kind, target) => Self { kind, path, target },
+        match (self.kind, self.target) {
+            (DiffKind::Created, target) => Self { kind: DiffKind::Deleted, target, ..self },
+            (DiffKind::Deleted, target) => Self { kind: DiffKind::Created, target, ..self },
+            (DiffKind::Renamed, Some(target)) => {
+                Self { path: target, target: Some(self.path), ..self }
+            }
+            (kind, target) => Self { kind, target, ..self },
         }
     }
 }
@@ -73,6 +87,8 @@ impl DiffEntry {
 struct Lone {
     slot: u32,
     path: String,
+    /// The id of the folder that it is in.
+    folder: u64,
     /// It came along with a new folder: told of only if it was renamed.
     within_new: bool,
 }
@@ -81,6 +97,14 @@ struct Lone {
 /// there first that it is modified, then what came, then what went; then by path.
 type Place = (usize, Vec<String>, u8, String);
 
+/// What is told there.
+struct Told {
+    kind: DiffKind,
+    target: Option<String>,
+    inode: u64,
+    folder: u64,
+}
+
 /// A walk over two trees.
 struct Walker<'s> {
     state: &'s State,
@@ -88,7 +112,7 @@ struct Walker<'s> {
     root: &'s FsPath,
     /// Folders to compare: slots in the first and second, and the path.
     pending: Vec<(u32, u32, String)>,
-    found: BTreeMap<Place, (DiffKind, Option<String>)>,
+    found: BTreeMap<Place, Told>,
     /// What came and went, by inode.
     created: BTreeMap<u64, Vec<Lone>>,
     deleted: BTreeMap<u64, Vec<Lone>>,
@@ -104,7 +128,27 @@ impl State {
         from: &str,
         to: &str,
     ) -> Result<Vec<DiffEntry>> {
+        let SnapshotDiff { from_earlier, entries } =
+            self.snapshot_changes(caller, path, from, to)?;
+        if from_earlier {
+            return Ok(entries);
+        }
+        Ok(entries.into_iter().map(DiffEntry::mirrored).collect())
+    }
+
+    /// The same, told from the earlier to the later, whichever of them is `from`.
+    pub fn snapshot_changes(
+        &self,
+        caller: &Caller,
+        path: &FsPath,
+        from: &str,
+        to: &str,
+    ) -> Result<SnapshotDiff> {
         let folder = self.folder_to_snapshot(caller, path)?;
+        if !(from.is_empty() && to.is_empty()) {
+            // A snapshot is below the folder: who may not pass is told so before anything else.
+            self.demand(caller, folder, EXECUTE, path)?;
+        }
         let snapshots = self.snapshots_of(folder, path)?;
         let root = |name: &str| match snapshots.get(name) {
             _ if name.is_empty() => Ok((u32::MAX, folder)),
@@ -116,7 +160,7 @@ impl State {
             }
         };
         let (from, to) = (root(from)?, root(to)?);
-        let (mirrored, (_, earlier), (_, later)) = (from > to, from.min(to), from.max(to));
+        let (from_earlier, (_, earlier), (_, later)) = (from <= to, from.min(to), from.max(to));
         let mut walker = Walker {
             state: self,
             caller,
@@ -127,11 +171,15 @@ impl State {
             deleted: BTreeMap::new(),
         };
         walker.walk()?;
-        let entry = |((.., path), (kind, target)): (Place, _)| {
-            let entry = DiffEntry { kind, path, target };
-            if mirrored { entry.mirrored() } else { entry }
+        let entry = |((.., path), Told { kind, target, inode, folder }): (Place, Told)| DiffEntry {
+            kind,
+            path,
+            target,
+            inode: InodeId(inode),
+            folder: InodeId(folder),
         };
-        Ok(walker.found.into_iter().map(entry).collect())
+        let entries = walker.found.into_iter().map(entry).collect();
+        Ok(SnapshotDiff { from_earlier, entries })
     }
 
     /// Whether two records of the same inode differ in what a report tells, their entries left out.
@@ -169,8 +217,11 @@ impl Walker<'_> {
             (DiffKind::Created, std::mem::take(&mut self.created)),
             (DiffKind::Deleted, std::mem::take(&mut self.deleted)),
         ] {
-            for entry in lone.into_values().flatten().filter(|entry| !entry.within_new) {
-                self.tell(kind, entry.path, None)?;
+            let all = lone
+                .into_iter()
+                .flat_map(|(inode, lone)| lone.into_iter().map(move |l| (inode, l)));
+            for (inode, Lone { path, folder, .. }) in all.filter(|(_, lone)| !lone.within_new) {
+                self.tell(path, Told { kind, target: None, inode, folder })?;
             }
         }
         Ok(())
@@ -180,6 +231,7 @@ impl Walker<'_> {
         let state = self.state;
         let (a, b) = (state.entries_owner(from), state.entries_owner(to));
         let mut modified = state.differs(from, to);
+        let folder = state.inodes.get(from).id;
         if a != b {
             state.demand(self.caller, from, READ | EXECUTE, self.root)?;
             state.demand(self.caller, to, READ | EXECUTE, self.root)?;
@@ -199,11 +251,11 @@ impl Walker<'_> {
                 match before.get(&name) {
                     Some(&old) if id(old) == id(new) => {
                         before.remove(&name);
-                        self.compare(old, new, path)?;
+                        self.compare(old, new, folder, path)?;
                     }
                     _ => {
                         modified = true;
-                        let lone = Lone { slot: new, path, within_new: false };
+                        let lone = Lone { slot: new, path, folder, within_new: false };
                         self.created.entry(id(new)).or_default().push(lone);
                     }
                 }
@@ -211,19 +263,23 @@ impl Walker<'_> {
             modified |= !before.is_empty();
             for (name, old) in before {
                 let path = below(&path, &name);
-                let lone = Lone { slot: old, path, within_new: false };
+                let lone = Lone { slot: old, path, folder, within_new: false };
                 self.deleted.entry(id(old)).or_default().push(lone);
             }
         }
-        if modified { self.tell(DiffKind::Modified, path, None) } else { Ok(()) }
+        if !modified {
+            return Ok(());
+        }
+        self.tell(path, Told { kind: DiffKind::Modified, target: None, inode: folder, folder })
     }
 
-    /// The same inode in both trees.
-    fn compare(&mut self, old: u32, new: u32, path: String) -> Result<()> {
+    /// The same inode in both trees; `folder` is the id of the one it was in.
+    fn compare(&mut self, old: u32, new: u32, folder: u64, path: String) -> Result<()> {
         if self.state.inodes.get(old).is_folder() {
             self.pending.push((old, new, path));
         } else if self.state.differs(old, new) {
-            self.tell(DiffKind::Modified, path, None)?;
+            let inode = self.state.inodes.get(old).id;
+            self.tell(path, Told { kind: DiffKind::Modified, target: None, inode, folder })?;
         }
         Ok(())
     }
@@ -243,11 +299,12 @@ impl Walker<'_> {
         let mut within = Vec::new();
         while let Some((folder, path)) = folders.pop() {
             state.demand(self.caller, folder, READ | EXECUTE, self.root)?;
+            let id = state.inodes.get(folder).id;
             state.nodes.visit(state.entries_of(folder), b"", &mut |name, slot| {
                 let inode = state.inodes.get(slot);
                 if self.deleted.contains_key(&inode.id) {
                     let path = below(&path, name);
-                    within.push((inode.id, Lone { slot, path, within_new: true }));
+                    within.push((inode.id, Lone { slot, path, folder: id, within_new: true }));
                 } else if inode.is_folder() {
                     folders.push((slot, below(&path, name)));
                 }
@@ -272,8 +329,10 @@ impl Walker<'_> {
             };
             while !gone.is_empty() && !come.is_empty() {
                 let (old, new) = (gone.remove(0), come.remove(0));
-                self.tell(DiffKind::Renamed, old.path.clone(), Some(new.path))?;
-                self.compare(old.slot, new.slot, old.path)?;
+                let (kind, folder) = (DiffKind::Renamed, old.folder);
+                let told = Told { kind, target: Some(new.path), inode: id, folder };
+                self.tell(old.path.clone(), told)?;
+                self.compare(old.slot, new.slot, folder, old.path)?;
             }
             if !gone.is_empty() {
                 self.deleted.insert(id, gone);
@@ -285,21 +344,21 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, kind: DiffKind, path: String, target: Option<String>) -> Result<()> {
+    fn tell(&mut self, path: String, told: Told) -> Result<()> {
         if self.found.len() >= SNAPSHOT_DIFF_ENTRIES_MAX {
             let root = self.root;
             let message =
                 format!("{root}: more than {SNAPSHOT_DIFF_ENTRIES_MAX} differences in one report");
             return Err(Error::new(Code::LimitExceeded, message));
         }
-        let (about, rank) = match kind {
+        let (about, rank) = match told.kind {
             DiffKind::Modified => (&path[..], 0),
             DiffKind::Created => (folder_of(&path), 1),
             DiffKind::Deleted | DiffKind::Renamed => (folder_of(&path), 2),
         };
         let names = about.split('/').filter(|name| !name.is_empty()).map(String::from);
         let names: Vec<_> = names.collect();
-        self.found.insert((names.len(), names, rank, path), (kind, target));
+        self.found.insert((names.len(), names, rank, path), told);
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use proto::limits::NAME_BYTES_MAX;
 use proto::{Code, Error, FsPath, Result};
 
-pub use diff::{DiffEntry, DiffKind, SNAPSHOT_DIFF_ENTRIES_MAX};
+pub use diff::{DiffEntry, DiffKind, SNAPSHOT_DIFF_ENTRIES_MAX, SnapshotDiff};
 pub(crate) use look::{Look, Seen};
 pub use look::{SnapshotStatus, SnapshottableStatus};
 pub use usage::Kept;

@@ -80,6 +80,100 @@ async fn a_snapshot_is_made_shown_compared_renamed_and_removed() {
     assert!(world.stat("/d/.snapshot/first").await.is_none());
 }
 
+/// What a part tells: lists of paths, with targets.
+fn told(part: &SnapshotDiffReportListingProto) -> [Vec<String>; 3] {
+    let line = |entry: &SnapshotDiffReportListingEntryProto| {
+        let path = String::from_utf8_lossy(&entry.fullpath).into_owned();
+        match &entry.target_path {
+            Some(target) => format!("{path} -> {}", String::from_utf8_lossy(target)),
+            None => path,
+        }
+    };
+    [&part.modified_entries, &part.created_entries, &part.deleted_entries]
+        .map(|entries| entries.iter().map(line).collect())
+}
+
+#[tokio::test]
+async fn a_difference_in_parts_has_the_ids_by_which_clients_put_it_together() {
+    let world = World::new().await;
+    world.mkdirs("/d/from/a").await;
+    world.mkdirs("/d/gone").await;
+    world.allow("/d").await;
+    let _: CreateSnapshotResponseProto = world.ask("createSnapshot", &make("/d", Some("s1"))).await;
+    let delete = DeleteRequestProto { src: "/d/gone".into(), recursive: true };
+    let _: DeleteResponseProto = world.ask("delete", &delete).await;
+    let rename = RenameRequestProto { src: "/d/from/a".into(), dst: "/d/b".into() };
+    let _: RenameResponseProto = world.ask("rename", &rename).await;
+    world.mkdirs("/d/new").await;
+    let _: CreateSnapshotResponseProto = world.ask("createSnapshot", &make("/d", Some("s2"))).await;
+    let listing = |from: &str, to: &str, cursor| GetSnapshotDiffReportListingRequestProto {
+        snapshot_root: "/d".into(),
+        from_snapshot: from.into(),
+        to_snapshot: to.into(),
+        cursor,
+    };
+    let ask = async |from: &str, to: &str| -> SnapshotDiffReportListingProto {
+        let reply: GetSnapshotDiffReportListingResponseProto =
+            world.ask("getSnapshotDiffReportListing", &listing(from, to, None)).await;
+        reply.diff_report
+    };
+    let part = ask("s1", "s2").await;
+    let [modified, created, deleted] = told(&part);
+    assert_eq!(
+        (&modified[..], &created[..]),
+        (&["", "from"].map(String::from)[..], &["new".into()][..])
+    );
+    assert_eq!(deleted, ["gone", "from/a -> b"]);
+    assert!(part.is_from_earlier && !ask("s2", "s1").await.is_from_earlier);
+    assert_eq!(told(&ask("s2", "s1").await), told(&part), "always from the earlier to the later");
+    // What is told among a folder's changes has the id of that folder, which is told itself.
+    let [root, from] = &part.modified_entries[..] else { panic!("{part:?}") };
+    assert!(root.is_reference && root.file_id == Some(root.dir_id));
+    assert_eq!(part.created_entries[0].dir_id, root.dir_id);
+    assert_eq!(part.deleted_entries[0].dir_id, root.dir_id);
+    assert_eq!(part.deleted_entries[1].dir_id, from.dir_id);
+    assert!(part.deleted_entries[1].is_reference);
+    assert_eq!(part.cursor.map(|cursor| cursor.index), Some(-1), "nothing is left");
+    let cursor = SnapshotDiffReportCursorProto { start_path: "gone".into(), index: 1 };
+    let stale = listing("s1", "s2", Some(cursor));
+    assert_eq!(world.refused("getSnapshotDiffReportListing", &stale).await, "SnapshotException");
+}
+
+#[tokio::test]
+async fn a_long_difference_comes_in_parts_that_make_the_whole() {
+    const FOLDERS: usize = 600;
+    let world = World::new().await;
+    let long = "x".repeat(250);
+    world.mkdirs(&format!("/d{}", format!("/{long}").repeat(8))).await;
+    world.allow("/d").await;
+    let _: CreateSnapshotResponseProto = world.ask("createSnapshot", &make("/d", Some("s1"))).await;
+    for number in 0..FOLDERS {
+        world.mkdirs(&format!("/d{}/{number}", format!("/{long}").repeat(8))).await;
+    }
+    let _: CreateSnapshotResponseProto = world.ask("createSnapshot", &make("/d", Some("s2"))).await;
+    let (mut cursor, mut parts, mut created) = (None, 0, Vec::new());
+    loop {
+        let request = GetSnapshotDiffReportListingRequestProto {
+            snapshot_root: "/d".into(),
+            from_snapshot: "s1".into(),
+            to_snapshot: "s2".into(),
+            cursor,
+        };
+        let reply: GetSnapshotDiffReportListingResponseProto =
+            world.ask("getSnapshotDiffReportListing", &request).await;
+        parts += 1;
+        created.extend(told(&reply.diff_report)[1].clone());
+        let next = reply.diff_report.cursor.unwrap();
+        if next.index == -1 && next.start_path.is_empty() {
+            break;
+        }
+        cursor = Some(next);
+    }
+    created.sort();
+    created.dedup();
+    assert_eq!((created.len(), parts), (FOLDERS, 2));
+}
+
 #[tokio::test]
 async fn refusals_are_of_the_classes_that_hdfs_has() {
     let world = World::new().await;

@@ -8,6 +8,9 @@
 //! it is, or of the frozen folder that lists it. Where several own it by turns (a folder was moved from under one
 //! snapshottable folder to another, and is shared by snapshots of both) it is that of the smallest inode.
 //!
+//! A deletion is never refused for what it leaves to snapshots: what was moved out of their folder and is deleted
+//! elsewhere counts there again, though a quota may be exceeded by it.
+//!
 //! Always holds: `kept` is the sum over all inodes that are not live, by tag; what is kept is charged to the quotas
 //! of the tag's folder and above. Not stored: tags and sums follow from the records (`State::index_kept`).
 

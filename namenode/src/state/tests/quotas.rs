@@ -300,7 +300,7 @@ impl Run {
     fn op(&mut self, op: Op) -> Option<Reply> {
         let now_ns = self.asked.len() as i64;
         let request = Request { caller: root(), call_id: None, now_ns, op };
-        let before = self.state.quotas_after(0, usize::MAX);
+        let before = (self.state.quotas_after(0, usize::MAX), self.kept());
         let reply = self.state.apply(&request, &mut Vec::new());
         self.asked.push(request);
         self.state.check_usage();
@@ -310,16 +310,30 @@ impl Run {
         reply.ok()
     }
 
-    /// Nothing grows beyond a limit; what was beyond one before may stay.
-    fn check_limits(&self, before: &[(InodeId, Quota)]) {
+    /// What only snapshots hold, anywhere.
+    fn kept(&self) -> Usage {
+        let folders = self.state.inodes.iter().filter(|(_, inode)| inode.is_snapshottable());
+        let kept = folders.map(|(slot, _)| self.state.kept_by_snapshots(slot));
+        kept.fold(Usage::default(), |sum, kept| Usage {
+            names: sum.names + kept.files + kept.folders,
+            space: sum.space + kept.space,
+        })
+    }
+
+    /// Nothing grows beyond a limit, but by what is deleted and stays with snapshots; what was beyond one before may
+    /// stay.
+    fn check_limits(&self, (before, kept): &(Vec<(InodeId, Quota)>, Usage)) {
+        let now = self.kept();
+        let (names, space) =
+            (now.names.saturating_sub(kept.names), now.space.saturating_sub(kept.space));
         let beyond = |limit: Option<u64>, old: u64, new: u64| {
             limit.is_some_and(|limit| new > limit) && new > old
         };
         for (inode, quota) in self.state.quotas_after(0, usize::MAX) {
             if let Some((_, old)) = before.iter().find(|(id, _)| *id == inode) {
                 let limits = quota.limits;
-                assert!(!beyond(limits.names, old.used.names, quota.used.names));
-                assert!(!beyond(limits.space, old.used.space, quota.used.space));
+                assert!(!beyond(limits.names, old.used.names + names, quota.used.names));
+                assert!(!beyond(limits.space, old.used.space + space, quota.used.space));
             }
         }
     }

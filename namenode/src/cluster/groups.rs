@@ -13,6 +13,8 @@ use proto::{BlockId, Code, Error, GenerationStamp, Result};
 pub use super::block::{GroupState, unit_truth};
 use super::datanodes::{Liveness, NodeIndex};
 use super::placement::{self, Wanted};
+use super::repair::group_mark;
+pub use super::repair::is_mark;
 use super::replicas::BlockTruth;
 use super::{Cluster, Effect};
 
@@ -24,27 +26,34 @@ impl Cluster {
             return;
         };
         let Some(policy) = Policy::by_id(truth.policy) else { return };
+        let writing = |unit: &u8| self.replicas.pipeline_len(group.of_unit(*unit)) > 0;
+        let written = (0..policy.units()).filter(writing).count();
         self.replicas.sync_group(group, policy, truth);
         if !truth.complete {
             self.forget_group_repair(group);
+            return;
         }
-        if truth.complete {
-            self.recoveries.end(group);
-            for unit in 0..policy.units() {
-                let id = group.of_unit(unit);
-                self.release(id);
-                if let Some(truth) = unit_truth(truth, unit) {
-                    self.settle_block(id, &truth);
-                }
+        self.recoveries.end(group);
+        let mut wanted = 0;
+        for unit in 0..policy.units() {
+            let id = group.of_unit(unit);
+            self.release(id);
+            if let Some(truth) = unit_truth(truth, unit) {
+                wanted += truth.replication as usize;
+                self.settle_block(id, &truth);
             }
+        }
+        // With all its writers, its units are on their way; if not, it lacks some from the start.
+        if written < wanted && self.replicas.is_lacking(group) && !self.safemode.is_on() {
+            self.notice_in_time(group_mark(group), truth);
         }
     }
 
     fn group_removed(&mut self, group: BlockId) {
         self.recoveries.end(group);
         self.forget_group_repair(group);
+        (0..BlockId::GROUP_STEP as u8).for_each(|unit| self.release(group.of_unit(unit)));
         for (unit, node) in self.replicas.remove_group(group) {
-            self.release(unit);
             if self.datanodes.get(node).liveness != Liveness::Dead {
                 self.invalidations.push(node, unit, GenerationStamp(u64::MAX));
                 self.wake(node);
@@ -160,3 +169,6 @@ impl Cluster {
         Error::new(Code::Unavailable, format!("{}; {why}", error.message))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,9 +238,10 @@ impl Cluster {
             return;
         }
         for id in std::mem::take(&mut self.look_again) {
-            if let Some(truth) = truth(id) {
-                self.settle_block(id, &truth);
-                self.notice(id, &truth, 0, false);
+            if let Some(block) = truth(id) {
+                self.settle_block(id, &block);
+                self.notice(id, &block, 0, false);
+                self.notice_group_of(id, 0, truth);
             }
         }
         self.invalidations.remind(now_ms);

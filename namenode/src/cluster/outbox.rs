@@ -1,8 +1,8 @@
-//! What waits for a DataNode to be sent: recoveries, copies, deletions, the wish for a full report.
+//! What waits for a DataNode to be sent: recoveries, copies, units to compute, deletions, the wish for a full report.
 
 use std::collections::VecDeque;
 
-use proto::granary::{Block, DatanodeCommands, RecoverBlock, TransferBlock};
+use proto::granary::{Block, DatanodeCommands, ReconstructUnits, RecoverBlock, TransferBlock};
 use proto::{Code, Error, Result};
 
 use super::datanodes::{Liveness, NodeIndex};
@@ -18,6 +18,7 @@ const COMMANDS_BATCH_MAX: usize = 100;
 pub(super) struct Outbox {
     pub recover: VecDeque<RecoverBlock>,
     pub transfer: VecDeque<TransferBlock>,
+    pub reconstruct: VecDeque<ReconstructUnits>,
     pub report_in_full: bool,
 }
 
@@ -44,6 +45,8 @@ impl Cluster {
         commands.recover.extend(outbox.recover.drain(..batch));
         let batch = outbox.transfer.len().min(COMMANDS_BATCH_MAX);
         commands.transfer.extend(outbox.transfer.drain(..batch));
+        let batch = outbox.reconstruct.len().min(COMMANDS_BATCH_MAX);
+        commands.reconstruct.extend(outbox.reconstruct.drain(..batch));
         if !self.safemode.is_on() {
             commands.invalidate = self
                 .invalidations

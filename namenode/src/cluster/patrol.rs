@@ -91,15 +91,16 @@ impl Cluster {
     }
 
     /// Goes on with dropping what dead nodes held; what its blocks need now is noticed.
-    pub(super) fn go_on_sweeping(&mut self, truth: Truth<'_>) {
+    pub(super) fn go_on_sweeping(&mut self, truth_of: Truth<'_>) {
         let mut left = SWEPT_PER_TICK;
         while let Some((&node, &cursor)) = self.sweeps.first_key_value() {
             let (dropped, next) = self.replicas.sweep(node, cursor, HURRY.0, left);
             left = left.saturating_sub(dropped.len());
             if !self.safemode.is_on() {
                 for id in dropped {
-                    if let Some(truth) = truth(id) {
+                    if let Some(truth) = truth_of(id) {
                         self.notice(id, &truth, 0, false);
+                        self.notice_group_of(id, 0, truth_of);
                     }
                 }
             }

@@ -7,6 +7,7 @@ use proto::granary::ReplicaState;
 use proto::{BlockId, Code, Error, Result};
 
 use super::datanodes::{Datanode, NodeIndex};
+use super::repair::is_mark;
 use super::replicas::{Reported, Verdict};
 use super::report::FullReport;
 use super::{Cluster, Effect, Truth};
@@ -125,7 +126,8 @@ impl Cluster {
 
     fn one_replica(&mut self, node: NodeIndex, replica: &Reported, truths: Truth<'_>) {
         let (id, is_gone) = (replica.id, replica.state == ReplicaState::Deleted);
-        let truth = truths(id);
+        // What stands for a whole group is no block: nobody can have it.
+        let truth = truths(id).filter(|_| !is_mark(id));
         if is_gone {
             self.invalidations.told(node, id);
         } else if truth.is_some() && self.invalidations.is_awaited(node, id, replica.stamp) {
@@ -166,6 +168,7 @@ impl Cluster {
         }
         if let Some(truth) = truths(id) {
             self.notice(id, &truth, 0, false);
+            self.notice_group_of(id, 0, truths);
         }
     }
 

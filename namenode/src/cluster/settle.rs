@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use proto::{BlockId, GenerationStamp};
 
 use super::datanodes::{Liveness, NodeIndex};
+use super::repair::is_mark;
 use super::repair::need::Stand;
 use super::replicas::BlockTruth;
 use super::{Cluster, Effect};
@@ -54,7 +55,9 @@ impl Cluster {
         stamp: GenerationStamp,
         truth: Option<&BlockTruth>,
     ) {
-        let Some(truth) = truth.filter(|truth| stamp == truth.stamp) else { return };
+        let Some(truth) = truth.filter(|truth| stamp == truth.stamp && !is_mark(id)) else {
+            return;
+        };
         self.replicas.sync(id, truth);
         if self.replicas.mark_corrupt(node, id, stamp) {
             self.settle_block(id, truth);
@@ -65,6 +68,10 @@ impl Cluster {
     /// Deletes what a complete block no longer needs: bad replicas when there are enough good ones, and good ones
     /// beyond what its file asks for, from the fullest nodes.
     pub(super) fn settle_block(&mut self, id: BlockId, truth: &BlockTruth) {
+        if is_mark(id) {
+            self.settle_group(id.group(), truth);
+            return;
+        }
         if !truth.complete || !self.replicas.has_surplus(id) {
             return;
         }
@@ -124,7 +131,7 @@ impl Cluster {
         chosen
     }
 
-    fn delete_replica(&mut self, node: NodeIndex, id: BlockId, stamp: GenerationStamp) {
+    pub(super) fn delete_replica(&mut self, node: NodeIndex, id: BlockId, stamp: GenerationStamp) {
         if self.invalidations.push_awaited(self.now_ms, node, id, stamp) {
             self.replicas.drop_replica(node, id);
             self.wake(node);

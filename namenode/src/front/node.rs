@@ -140,13 +140,17 @@ pub fn truth_of(info: &BlockInfo) -> BlockTruth {
     }
 }
 
-/// The namespace's view of the block with this id: a block, or a unit of a block group.
+/// The namespace's view of the block with this id: a block, or a unit of a block group. The block of a group that is
+/// never a unit stands for the whole group.
 pub fn look_up(state: &State, id: BlockId) -> Option<BlockTruth> {
     if !id.is_striped() {
         return state.block(id).map(|info| truth_of(&info));
     }
-    let group = state.block(id.group())?;
-    groups::unit_truth(&truth_of(&group), id.unit())
+    let group = truth_of(&state.block(id.group())?);
+    if groups::is_mark(id) {
+        return Some(group);
+    }
+    groups::unit_truth(&group, id.unit())
 }
 
 /// A path of a message.

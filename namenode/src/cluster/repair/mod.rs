@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`queue`] | what waits, in the order of danger |
 //! | [`need`] | what a block needs |
+//! | `groups` | the same of block groups: lost units are computed |
 //! | [`streams`] | what may be under way at once |
 //! | [`progress`] | what is left, and how fast it goes |
 //!
@@ -19,6 +20,7 @@
 //! A unit of a block group that stands on a node that is to go is copied as any block is, to a node that holds no other
 //! unit of its group. What a group lacks is known for the group alone: it is named by its mark (see [`group_mark`]).
 
+mod groups;
 pub mod need;
 pub mod progress;
 pub mod queue;
@@ -27,6 +29,7 @@ pub mod streams;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::BlockId;
+use proto::erasure::Policy;
 use proto::granary::{Block, TransferBlock};
 
 use super::datanodes::{Liveness, NodeIndex};
@@ -149,6 +152,11 @@ pub(super) fn group_mark(id: BlockId) -> BlockId {
     id.group().of_unit((BlockId::GROUP_STEP - 1) as u8)
 }
 
+/// Whether this stands for a whole block group.
+pub fn is_mark(id: BlockId) -> bool {
+    id.is_striped() && id == group_mark(id)
+}
+
 impl Cluster {
     /// How far repair is.
     pub fn repair_progress(&mut self, now_ms: u64) -> Progress {
@@ -181,6 +189,8 @@ impl Cluster {
 
     /// An operator wants a block mended now. True if it needs that.
     pub fn repair_now(&mut self, id: BlockId, truth: &BlockTruth) -> bool {
+        // Whoever asks names a group by its id.
+        let id = if id.is_striped() { group_mark(id) } else { id };
         self.settle_block(id, truth);
         self.notice(id, truth, 0, true)
     }
@@ -201,7 +211,9 @@ impl Cluster {
             self.repairs.queue.remove(id);
             return false;
         };
-        let bytes = truth.length.saturating_mul(copies as u64);
+        let policy = Policy::by_id(truth.policy).filter(|_| is_mark(id));
+        let each = policy.map_or(truth.length, |policy| policy.unit_bytes(truth.length, 0));
+        let bytes = each.saturating_mul(copies as u64);
         self.repairs.queue.put(id, Item { danger, urgent, bytes, ready_ms });
         true
     }
@@ -270,6 +282,7 @@ impl Cluster {
             self.repairs.streams.end_target(node);
         }
         self.release(id);
+        copy.targets.iter().for_each(|&(made, _)| self.release(made));
         match (outcome, copy.purpose) {
             (Outcome::Done, Purpose::Mend) => self.repairs.done_blocks += 1,
             (Outcome::Failed, Purpose::Mend) => self.repairs.failed += 1,
@@ -308,7 +321,12 @@ impl Cluster {
             self.repairs.queue.remove(id);
             return;
         };
-        match self.begin_copy(now_ms, id, &truth, need) {
+        let begun = if is_mark(id) {
+            self.begin_group(now_ms, id, &truth)
+        } else {
+            self.begin_copy(now_ms, id, &truth, need)
+        };
+        match begun {
             Ok(()) => {}
             Err(NotNow::SourcesBusy) => {}
             Err(NotNow::Pause(pause_ms)) => {

@@ -9,6 +9,7 @@ use proto::BlockId;
 use super::super::Cluster;
 use super::super::block::BlockTruth;
 use super::super::datanodes::{Liveness, NodeIndex};
+use super::is_mark;
 use super::queue::Danger;
 
 /// What is to be done for a block.
@@ -58,6 +59,9 @@ impl Cluster {
     pub(in super::super) fn assess(&self, id: BlockId, truth: &BlockTruth) -> Option<Need> {
         if !truth.complete {
             return None;
+        }
+        if is_mark(id) {
+            return self.assess_group(id, truth);
         }
         let stand = self.stand(id);
         if stand.reachable == 0 {

@@ -80,6 +80,17 @@ pub struct Config {
     pub scrub_period_ms: u64,
     /// Bytes of each volume that are verified per second, at most; 0: as many as the period asks for.
     pub scrub_bytes_per_s: u64,
+    /// Volumes that may be out of service before the DataNode stops. It stops at the latest when none is left.
+    pub failed_volumes_max: u64,
+    /// How often it is looked whether a volume is there and takes bytes, in milliseconds.
+    pub volume_check_interval_ms: u64,
+    /// A volume that does not answer that look for so long is out of service, in milliseconds.
+    pub volume_check_timeout_ms: u64,
+    /// Replicas are moved between the volumes when their shares of used space differ by more than this, in percent; 100:
+    /// never.
+    pub balance_threshold_percent: u64,
+    /// Bytes that are moved between volumes per second, at most; 0: as fast as it goes.
+    pub balance_bytes_per_s: u64,
 }
 
 impl Default for Config {
@@ -117,6 +128,11 @@ impl Default for Config {
             reconstruction_bytes_per_s: 0,
             scrub_period_ms: 7 * 24 * 3_600_000,
             scrub_bytes_per_s: 64 << 20,
+            failed_volumes_max: VOLUMES_MAX as u64,
+            volume_check_interval_ms: 30_000,
+            volume_check_timeout_ms: 120_000,
+            balance_threshold_percent: 10,
+            balance_bytes_per_s: 10 << 20,
         }
     }
 }
@@ -134,11 +150,13 @@ impl Config {
                 self.volumes.len()
             ));
         }
-        if self.reserved_percent > 100 {
-            return bad(format!(
-                "datanode.reserved_percent is {}, at most 100",
-                self.reserved_percent
-            ));
+        for (name, value) in [
+            ("reserved_percent", self.reserved_percent),
+            ("balance_threshold_percent", self.balance_threshold_percent),
+        ] {
+            if value > 100 {
+                return bad(format!("datanode.{name} is {value}, at most 100"));
+            }
         }
         for (name, value) in [
             ("transfers_max", self.transfers_max),
@@ -155,6 +173,8 @@ impl Config {
             ("index_interval_ms", self.index_interval_ms),
             ("index_cache_bytes", self.index_cache_bytes),
             ("command_transfers_max", self.command_transfers_max),
+            ("volume_check_interval_ms", self.volume_check_interval_ms),
+            ("volume_check_timeout_ms", self.volume_check_timeout_ms),
             ("reconstruction_groups_max", self.reconstruction_groups_max),
             ("reconstruction_step_bytes", self.reconstruction_step_bytes),
         ] {

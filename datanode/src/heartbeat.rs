@@ -119,6 +119,11 @@ impl Attachment {
         self.hadoop_rpc_addr.subscribe()
     }
 
+    /// Ends the attachment for good: this DataNode can't go on.
+    pub fn give_up(&self, error: Error) {
+        self.fatal.send_replace(Some(error));
+    }
+
     /// Becomes the error that ended the attachment for good.
     pub fn fatal(&self) -> watch::Receiver<Option<Error>> {
         self.fatal.subscribe()

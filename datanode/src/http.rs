@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use proto::granary::DatanodeAddress;
 use serde::Serialize;
 
+use crate::balance::Balancer;
 use crate::data_server::DataServer;
 use crate::heartbeat::Attachment;
 use crate::scrub::{Progress, Scrubber};
@@ -29,6 +30,8 @@ pub struct Pages {
     pub server: Arc<DataServer>,
     /// What verifies replicas.
     pub scrubber: Arc<Scrubber>,
+    /// What moves replicas between volumes.
+    pub balancer: Arc<Balancer>,
     /// The stream to the NameNode.
     pub attachment: Arc<Attachment>,
     /// How this DataNode is reached.
@@ -114,6 +117,7 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let volumes = pages.store.volume_statuses();
     let sum = |of: fn(&proto::granary::VolumeStatus) -> u64| volumes.iter().map(of).sum::<u64>();
+    let (moved, moved_bytes) = pages.balancer.moved();
     let scrub = pages.scrubber.counters();
     let repair = pages.attachment.reconstructor().counters();
     let mut text = String::new();
@@ -162,6 +166,8 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
         ("scrub_corrupt_total", "counter", "Damaged replicas found.", read(&scrub.corrupt)),
         ("scrub_suspects_total", "counter", "Replicas under suspicion.", read(&scrub.suspects)),
         ("scrub_rounds_total", "counter", "Rounds over a volume that ended.", read(&scrub.rounds)),
+        ("moved_replicas_total", "counter", "Replicas moved to another volume.", moved),
+        ("moved_bytes_total", "counter", "Bytes of them.", moved_bytes),
         ("capacity_bytes", "gauge", "Capacity of all volumes.", sum(|v| v.capacity_bytes)),
         ("used_bytes", "gauge", "Bytes of replicas.", sum(|v| v.used_bytes)),
         ("remaining_bytes", "gauge", "Bytes that are left.", sum(|v| v.remaining_bytes)),

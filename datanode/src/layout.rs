@@ -5,6 +5,7 @@
 //! <volume>/current/finalized/sAA/sBB/blk_N, blk_N_GS.meta
 //! <volume>/rbw/blk_N, blk_N_GS.meta, blk_N.synced
 //! <volume>/tmp/blk_N, blk_N_GS.meta
+//! <volume>/moving/blk_N, blk_N_GS.meta
 //! ```
 //!
 //! Names are made of ids only, never of what a peer sent as text. 256 ids in sequence share a sub-folder, so that
@@ -73,6 +74,11 @@ pub fn rbw_path(root: &Path) -> PathBuf {
 /// Where replicas of transfers are until they are whole.
 pub fn tmp_path(root: &Path) -> PathBuf {
     root.join("tmp")
+}
+
+/// Where copies from other volumes are until they are whole.
+pub fn moving_path(root: &Path) -> PathBuf {
+    root.join("moving")
 }
 
 /// The name of a replica's data file.

@@ -16,6 +16,7 @@
 //! | [`heartbeat`], [`report`] | the stream to the NameNode: reports up, commands down |
 //! | [`reconstruct`] | lost units of block groups, computed from others |
 //! | [`scrub`] | verifies what nobody reads |
+//! | [`balance`] | volumes that are about equally full |
 //! | [`throttle`] | bytes per second |
 //! | [`recovery`], [`control`] | block recovery as primary; its steps on this DataNode's replicas |
 //! | [`hadoop`] | ClientDatanodeProtocol over Hadoop's RPC |
@@ -28,6 +29,7 @@
 //! is not durable. This crate knows nothing of the NameNode's code, and,
 //! but for [`webhdfs`], nothing of files and folders of the namespace.
 
+pub mod balance;
 pub mod changes;
 pub mod claims;
 pub mod config;

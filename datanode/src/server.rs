@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::balance::Balancer;
 use crate::config::Config;
 use crate::control::ReplicasService;
 use crate::data_server::{DataServer, Limits};
@@ -29,6 +30,7 @@ use crate::heartbeat::Attachment;
 use crate::http::{Pages, router};
 use crate::scrub::Scrubber;
 use crate::store::Store;
+use crate::volume::Volume;
 use crate::webhdfs::WebHdfs;
 
 /// Bytes that the path of a Unix socket may have, without the NUL behind it.
@@ -94,8 +96,10 @@ pub async fn start(config: Config) -> Result<Handle> {
     tasks.spawn(serve_ipc(ipc, service, stopping.clone()));
     tasks.spawn(serve_control(control, store.clone(), stopping.clone()));
     let scrubber = Scrubber::new(&config, store.clone(), server.clone());
+    let balancer = Balancer::new(&config, store.clone());
     let pages = Pages {
         scrubber: scrubber.clone(),
+        balancer: balancer.clone(),
         store: store.clone(),
         server: server.clone(),
         attachment: attachment.clone(),
@@ -106,7 +110,17 @@ pub async fn start(config: Config) -> Result<Handle> {
     let http = Port::new(http, HTTP_CONNECTIONS_MAX, silence_max);
     tasks.spawn(serve_http(http, pages, web, stopping.clone()));
     tasks.spawn(until(stopping.clone(), attachment.clone().run()));
-    tasks.spawn(until(stopping.clone(), watch_volumes(store.clone())));
+    let failed_max = config.failed_volumes_max;
+    tasks.spawn(until(
+        stopping.clone(),
+        watch_volumes(store.clone(), attachment.clone(), failed_max),
+    ));
+    let check = Check {
+        interval: Duration::from_millis(config.volume_check_interval_ms),
+        timeout: Duration::from_millis(config.volume_check_timeout_ms),
+    };
+    tasks.spawn(until(stopping.clone(), check.run(store.clone())));
+    tasks.spawn(until(stopping.clone(), balancer.clone().run()));
     tasks.spawn(until(stopping.clone(), scrubber.clone().run()));
     let interval = Duration::from_millis(config.index_interval_ms);
     tasks.spawn(until(stopping, keep_index(store.clone(), interval)));
@@ -179,6 +193,18 @@ impl Handle {
         self.attachment.is_registered()
     }
 
+    /// Takes up those folders that are not volumes yet; tells how many. Volumes that are no longer named stay.
+    pub async fn add_volumes(&self, roots: Vec<PathBuf>) -> Result<usize> {
+        let store = self.store.clone();
+        let (added, found) = tokio::task::spawn_blocking(move || store.add_volumes(&roots))
+            .await
+            .map_err(|panic| Error::new(Code::Internal, format!("add volumes: {panic}")))??;
+        if added > 0 {
+            tracing::info!(added, ?found, "volumes were added");
+        }
+        Ok(added)
+    }
+
     /// Waits for an error that ends the attachment to the NameNode for good: a NameNode of another cluster.
     pub async fn fatal(&self) -> Error {
         let mut fatal = self.attachment.fatal();
@@ -215,8 +241,37 @@ async fn until(mut stop: watch::Receiver<bool>, work: impl Future<Output = ()>) 
     }
 }
 
-async fn watch_volumes(store: Arc<Store>) {
-    store.watch_volumes().await;
+async fn watch_volumes(store: Arc<Store>, attachment: Arc<Attachment>, failed_max: u64) {
+    let error = store.watch_volumes(failed_max).await;
+    tracing::error!(%error, "the DataNode stops");
+    attachment.give_up(error);
+}
+
+/// How volumes are looked at.
+struct Check {
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl Check {
+    /// Looks at all volumes now and then. One that vanished, fails or hangs is taken out of service.
+    async fn run(self, store: Arc<Store>) {
+        loop {
+            tokio::time::sleep(self.interval).await;
+            let volumes = store.volumes().into_iter().filter(|volume| !volume.is_failed());
+            let looks = volumes.map(|volume| self.look(volume));
+            futures_util::future::join_all(looks).await;
+        }
+    }
+
+    async fn look(&self, volume: Arc<Volume>) {
+        let looked_at = volume.clone();
+        // Not on the volume's own threads: those may have much to do, and that is no failure.
+        let look = tokio::task::spawn_blocking(move || looked_at.probe());
+        if tokio::time::timeout(self.timeout, look).await.is_err() {
+            volume.fail(&format!("it did not answer within {} ms", self.timeout.as_millis()));
+        }
+    }
 }
 
 /// Brings the indexes up to date now and then.

@@ -7,22 +7,24 @@
 //!
 //! | part | owns |
 //! |---|---|
+//! | [`disks`](self::disks) | the volumes, and which one a new replica goes to |
 //! | [`load`](self::load) | start: what index and folders say |
 //! | [`writing`](self::writing) | sessions: create, append, take over, finish |
 //! | [`reading`](self::reading) | open files and the length that a reader may see |
 //! | [`recovering`](self::recovering) | the two steps of a block recovery |
+//! | [`moving`](self::moving) | from one volume to another |
 //! | [`scrubbing`](self::scrubbing) | replicas in order, and those under suspicion |
 
+mod disks;
 mod load;
+mod moving;
 mod reading;
 mod recovering;
 mod scrubbing;
 mod writing;
 
-use std::collections::HashSet;
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::granary::{Block, ReplicaState, VolumeStatus};
@@ -34,13 +36,14 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::files::Paths;
 use crate::identity::Identity;
-use crate::index::{Entry, Index};
+use crate::index::Entry;
 use crate::layout::Folder;
 use crate::map::{Compact, ReplicaMap, Slot};
 use crate::open_replica::Place;
 use crate::replica::State;
-use crate::volume::{Volume, VolumeSettings};
+use crate::volume::Volume;
 
+use disks::{Disk, Disks};
 pub use load::LoadSummary;
 pub use reading::ReplicaReader;
 pub use scrubbing::{PARTS, Suspects};
@@ -51,14 +54,12 @@ const CHANGED_MAX: usize = 100_000;
 
 /// All replicas of a DataNode.
 pub struct Store {
-    disks: Vec<Disk>,
+    disks: Disks,
     map: ReplicaMap,
     claims: Claims,
     changes: Changes,
-    next_volume: AtomicUsize,
     takeover_wait: Duration,
     write_queue_bytes: u64,
-    volume_failure: Arc<Notify>,
     flush_wanted: Notify,
     suspects: Suspects,
 }
@@ -78,40 +79,30 @@ pub struct VolumeFacts {
     pub replicas: u64,
 }
 
-/// A volume and its index.
-struct Disk {
-    volume: Arc<Volume>,
-    index: Index,
-    /// Blocks whose index entry may be old.
-    changed: Mutex<HashSet<BlockId>>,
-}
-
 impl Store {
-    /// Opens all volumes and finds their replicas. Blocks. A volume that is in use or foreign is an error.
+    /// Opens all volumes and finds their replicas. Blocks. A volume that is in use or foreign is an error; one whose disk
+    /// does not answer is left out, if others are left and the configuration allows as many failures.
     pub fn open(config: &Config) -> Result<(Arc<Self>, LoadSummary)> {
-        let uuid = datanode_uuid(config)?;
-        let volume_failure = Arc::new(Notify::new());
-        let mut disks = Vec::with_capacity(config.volumes.len());
+        let disks = Disks::new(config, datanode_uuid(config)?);
         let mut finds = Vec::new();
-        let settings = VolumeSettings::from(config);
-        for (number, root) in config.volumes.iter().enumerate() {
-            let number = u8::try_from(number).expect("the number of volumes was checked");
-            let volume =
-                Arc::new(Volume::open(root, number, settings, &uuid, volume_failure.clone())?);
-            let opened = Index::open(&crate::volume::index_path(root), config.index_cache_bytes)?;
-            let (disk, found) = load::load(volume, opened)?;
-            disks.push(disk);
-            finds.push(found);
+        for root in &config.volumes {
+            match disks.open(root) {
+                Ok((_, found)) => finds.push(found),
+                Err(error) if is_broken(&error) => disks.give_up(root, error),
+                Err(error) => return Err(error),
+            }
+        }
+        let failed = disks.failed_count();
+        if disks.count() == 0 || failed as u64 > config.failed_volumes_max {
+            return Err(too_many_failed(&disks, config.failed_volumes_max));
         }
         let store = Self {
             disks,
             map: ReplicaMap::default(),
             claims: Claims::default(),
             changes: Changes::default(),
-            next_volume: AtomicUsize::new(0),
             takeover_wait: Duration::from_millis(config.takeover_timeout_ms),
             write_queue_bytes: config.write_queue_bytes,
-            volume_failure,
             flush_wanted: Notify::new(),
             suspects: Suspects::default(),
         };
@@ -122,9 +113,40 @@ impl Store {
         Ok((Arc::new(store), summary))
     }
 
+    /// Takes up those folders that are not volumes yet, and tells how many replicas came with them. Blocks. The folders
+    /// behind the first that cannot be opened are not looked at.
+    pub fn add_volumes(&self, roots: &[PathBuf]) -> Result<(usize, LoadSummary)> {
+        let identity = self.identity();
+        let mut summary = LoadSummary::default();
+        let mut added = 0;
+        for root in roots {
+            let is_used = |disk: &Disk| disk.volume.root() == root && !disk.volume.is_failed();
+            if self.disks.iter().any(is_used) {
+                continue;
+            }
+            let (disk, found) = self.disks.open(root)?;
+            if !identity.cluster_id.is_empty() {
+                let joined = disk.volume.join_cluster(&identity.cluster_id, &identity.pool_id);
+                joined.inspect_err(|error| disk.volume.fail(&error.message))?;
+            }
+            self.take_in(disk, found, &mut summary);
+            tracing::info!(volume = %root.display(), "a volume was added");
+            added += 1;
+        }
+        if added > 0 {
+            self.changes.owe_report();
+        }
+        Ok((added, summary))
+    }
+
+    /// How many volumes are out of service.
+    pub fn failed_volumes(&self) -> usize {
+        self.disks.failed_count()
+    }
+
     /// Who this DataNode is: the identity of its first volume.
     pub fn identity(&self) -> Identity {
-        self.disks[0].volume.identity()
+        self.disk(0).volume.identity()
     }
 
     /// Makes all volumes belong to a cluster, or refuses.
@@ -156,12 +178,12 @@ impl Store {
 
     /// All volumes as the heartbeat tells them.
     pub fn volume_statuses(&self) -> Vec<VolumeStatus> {
-        self.disks.iter().map(|disk| disk.volume.status()).collect()
+        self.disks.statuses()
     }
 
     /// All volumes as an operator looks at them. Counts replicas: not cheap.
     pub fn volume_facts(&self) -> Vec<VolumeFacts> {
-        let mut replicas = vec![0; self.disks.len()];
+        let mut replicas = vec![0; self.disks.count()];
         self.map.for_each(|slot| replicas[usize::from(slot.volume())] += 1);
         let facts = |(disk, replicas): (&Disk, u64)| VolumeFacts {
             path: disk.volume.root().display().to_string(),
@@ -204,14 +226,19 @@ impl Store {
         self.map.get(block).and_then(|slot| reported(block, &slot))
     }
 
-    /// Waits until a volume fails, then forgets its replicas and owes a full report.
-    pub async fn watch_volumes(&self) {
+    /// Waits until a volume fails, then forgets its replicas and owes a full report. Returns when more have failed than
+    /// may, or all.
+    pub async fn watch_volumes(&self, failed_max: u64) -> Error {
         loop {
-            self.volume_failure.notified().await;
+            self.disks.failure.notified().await;
             let failed = |slot: &Slot| self.disk(slot.volume()).volume.is_failed();
             let lost = self.map.remove_where(failed);
             tracing::error!(replicas = lost.len(), "replicas of failed volumes are gone");
             self.changes.owe_report();
+            let all_failed = self.disks.iter().all(|disk| disk.volume.is_failed());
+            if all_failed || self.failed_volumes() as u64 > failed_max {
+                return too_many_failed(&self.disks, failed_max);
+            }
         }
     }
 
@@ -224,10 +251,9 @@ impl Store {
     /// whose sync failed is out of service.
     pub async fn flush_indexes(self: &Arc<Self>) -> Result<()> {
         let mut first = Ok(());
-        for number in 0..self.disks.len() {
-            let store = self.clone();
-            let pool = self.disks[number].volume.pool().clone();
-            let result = pool.run(move || store.flush_index(number)).await;
+        for volume in self.volumes().into_iter().filter(|volume| !volume.is_failed()) {
+            let (store, number) = (self.clone(), volume.number());
+            let result = volume.pool().run(move || store.flush_index(number)).await;
             if first.is_ok() {
                 first = result;
             }
@@ -237,7 +263,7 @@ impl Store {
 
     /// Ends the disk threads once their queues are empty.
     pub fn stop(&self) {
-        for disk in &self.disks {
+        for disk in self.disks.iter() {
             disk.volume.pool().stop();
         }
     }
@@ -336,8 +362,8 @@ impl Store {
         }
     }
 
-    fn flush_index(&self, number: usize) -> Result<()> {
-        let disk = &self.disks[number];
+    fn flush_index(&self, number: u8) -> Result<()> {
+        let disk = self.disk(number);
         disk.volume.check()?;
         let take = || {
             let mut changed = disk.changed.lock().expect("nobody panics while holding it");
@@ -370,30 +396,30 @@ impl Store {
     }
 
     fn disk(&self, number: u8) -> &Disk {
-        &self.disks[usize::from(number)]
-    }
-
-    /// The next volume in turn that has `bytes` left.
-    fn choose_volume(&self, bytes: u64) -> Result<(&Disk, crate::volume::Promise)> {
-        let start = self.next_volume.fetch_add(1, Ordering::Relaxed);
-        let mut why = None;
-        for step in 0..self.disks.len() {
-            let disk = &self.disks[start.wrapping_add(step) % self.disks.len()];
-            match disk.volume.promise(bytes) {
-                Ok(promise) => return Ok((disk, promise)),
-                Err(error) => why = Some(error),
-            }
-        }
-        Err(why.expect("there is a volume"))
+        self.disks.get(number)
     }
 }
 
-impl Disk {
-    fn touch(&self, block: BlockId) -> Result<crate::index::Touch> {
-        self.index.touch([Folder::of(block)]).inspect_err(|error| {
-            self.volume.fail(&error.message);
-        })
-    }
+/// Whether a volume that was not opened has a broken disk, and not a wrong folder.
+fn is_broken(error: &Error) -> bool {
+    error.code == Code::Io
+}
+
+fn too_many_failed(disks: &Disks, failed_max: u64) -> Error {
+    let failed: Vec<String> = disks
+        .statuses()
+        .into_iter()
+        .filter(|status| status.failed)
+        .map(|status| format!("{}: {}", status.id, status.error))
+        .collect();
+    Error::new(
+        Code::Io,
+        format!(
+            "{} volumes are out of service, datanode.failed_volumes_max is {failed_max} and one must be left: {}",
+            failed.len(),
+            failed.join("; ")
+        ),
+    )
 }
 
 /// Where a finished replica's files are.

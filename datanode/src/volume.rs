@@ -96,6 +96,7 @@ impl Volume {
             layout::finalized_path(root),
             layout::rbw_path(root),
             layout::tmp_path(root),
+            layout::moving_path(root),
             index_path(root),
         ] {
             made(&path)?;
@@ -323,6 +324,11 @@ impl Volume {
     /// Bytes that writers were promised and have not written yet.
     pub fn promised_bytes(&self) -> u64 {
         self.promised_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of replicas.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
     }
 
     /// Counts bytes of replicas that came.

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use proto::{BlockId, Error, GenerationStamp, Result};
 use transfer::{Checksum, meta};
 
-use super::{Disk, Store};
+use super::Store;
+use super::disks::Disk;
 use crate::files::{self, Paths};
 use crate::index::{Entry, Opened, Rescan};
 use crate::layout::{self, FileName, Folder};
@@ -64,7 +65,9 @@ pub fn load(volume: Arc<Volume>, opened: Opened) -> Result<(Disk, Found)> {
         }
     };
     let mut found = Found { finalized: entries, ..Found::default() };
-    remove_all(&layout::tmp_path(volume.root()), &mut found)?;
+    for folder in [layout::tmp_path(volume.root()), layout::moving_path(volume.root())] {
+        remove_all(&folder, &mut found)?;
+    }
     let mut rbw = list(&layout::rbw_path(volume.root()))?;
     for folder in &folders {
         let path = folder.path(volume.root());
@@ -89,10 +92,16 @@ impl Store {
         summary.strays += found.strays;
         let number = disk.volume.number();
         for (block, entry) in found.finalized {
-            let slot = Slot::Finalized(Compact::new(entry.stamp, entry.length, number));
-            if self.take_in_one(block, slot, entry.stamp) {
+            let compact = Compact::new(entry.stamp, entry.length, number);
+            if self.take_in_one(block, Slot::Finalized(compact), entry.stamp) {
                 disk.volume.add_used(u64::from(entry.length));
                 summary.finalized += 1;
+            } else if self.is_copy(block, compact) {
+                // A move between volumes was cut in two.
+                match self.remove_copy(disk, block, compact) {
+                    Ok(()) => summary.strays += 1,
+                    Err(error) => tracing::warn!(%block, %error, "a second copy was not removed"),
+                }
             }
         }
         for (block, stamp, length) in found.waiting {
@@ -103,6 +112,12 @@ impl Store {
                 summary.waiting += 1;
             }
         }
+    }
+
+    /// Whether the map names another finished replica of the block that is the same.
+    fn is_copy(&self, block: BlockId, of: Compact) -> bool {
+        let Some(Slot::Finalized(other)) = self.map.get(block) else { return false };
+        (other.stamp, other.length) == (of.stamp, of.length) && other.volume() != of.volume()
     }
 
     fn take_in_one(&self, block: BlockId, slot: Slot, stamp: GenerationStamp) -> bool {

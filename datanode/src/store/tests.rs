@@ -1,5 +1,7 @@
 //! The store against a model, through finishes, appends, deletions, recoveries and unclean stops.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -330,9 +332,9 @@ async fn replicas_of_a_failed_volume_are_gone_and_the_others_serve() {
     }
     let watching = tokio::spawn({
         let store = store.clone();
-        async move { store.watch_volumes().await }
+        async move { store.watch_volumes(1).await }
     });
-    store.disks[0].volume.fail("expected by the test");
+    store.disk(0).volume.fail("expected by the test");
     crate::testing::wait_until("two are left", || store.replica_count() == 2).await;
     assert_eq!(store.changes().next(1).await, crate::changes::Due::FullReport);
     store.changes().begin_report();

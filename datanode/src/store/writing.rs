@@ -11,7 +11,8 @@ use proto::{BlockId, Code, Error, GenerationStamp, Result, limits};
 use tokio::sync::{Semaphore, oneshot};
 use transfer::{Checksum, Packet};
 
-use super::{Disk, Store, finalized_paths};
+use super::disks::Disk;
+use super::{Store, finalized_paths};
 use crate::claims::Claim;
 use crate::disk::Lane;
 use crate::files::{Paths, ReplicaFiles, Wrote};
@@ -154,7 +155,7 @@ impl Store {
             ));
         }
         let bytes = if bytes == 0 { UNKNOWN_BYTES } else { bytes.min(limits::BLOCK_BYTES_MAX) };
-        let (disk, promise) = self.choose_volume(bytes)?;
+        let (disk, promise) = self.disks.choose(bytes)?;
         let volume = disk.volume.clone();
         let open = Arc::new(OpenReplica::new(&volume, replica, place, None));
         let (store, made) = (self.clone(), open.clone());

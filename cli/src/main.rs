@@ -8,6 +8,7 @@
 //! | [`failure`] | errors and exit codes |
 //! | [`output`], [`progress`], [`units`], [`logs`] | what people see |
 //! | [`fs`], [`job`], [`load`], [`kv`], [`store`], [`table`], [`status`], [`admin`], [`mounting`] | commands |
+//! | [`program`] | what a suggested command begins with |
 //! | [`roles`], [`up`], [`embedded`] | servers in this process |
 //! | [`demo`] | the main job from end to end |
 //! | [`bench`] | what the cluster does per second, beside what the machine gives |
@@ -33,6 +34,7 @@ mod load;
 mod logs;
 mod mounting;
 mod output;
+mod program;
 mod progress;
 mod resp;
 mod roles;

@@ -57,7 +57,8 @@ pub async fn run(args: &UpArgs, context: &Context, out: &mut Out) -> Result<()> 
         out.line("")?;
         out.line("Type next, in another terminal:")?;
         out.line(format_args!(
-            "  granary {}fs put README.md /",
+            "  {} {}fs put README.md /",
+            crate::program::called(),
             cluster_option(cluster.file(), &args.dir)
         ))?;
         out.line("Ctrl-C stops it; what is stored stays.")?;

@@ -24,7 +24,9 @@ use crate::connect::Context;
 use crate::embedded::{Ports, ports};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Out, note};
+use crate::progress::Progress;
 use crate::roles::{listen, stop_within, until_told};
+use crate::signals::Stop;
 use crate::units;
 
 /// Options of `granary demo`.
@@ -78,14 +80,14 @@ pub async fn run(args: &DemoArgs, context: &Context, out: &mut Out) -> Result<()
     let (cluster, result) = match ended {
         Ok(ended) => ended,
         Err(failure) => {
-            clean_up(&dir, temporary);
+            clean_up(&dir, temporary, &mut stop).await;
             return Err(failure);
         }
     };
     let stays = result.is_ok() && (args.keep || (!args.exit && watched()));
     let stopped = match result {
         Ok(()) => {
-            steps::next_commands(&cluster, &dir, stays, out)?;
+            work.next_commands(&cluster, &dir, stays, out)?;
             out.flush()?;
             if stays {
                 let reason = until_told(&mut stop, cluster.ended()).await;
@@ -100,7 +102,7 @@ pub async fn run(args: &DemoArgs, context: &Context, out: &mut Out) -> Result<()
             Err(failure)
         }
     };
-    clean_up(&dir, temporary && !args.keep);
+    clean_up(&dir, temporary && !args.keep, &mut stop).await;
     stopped
 }
 
@@ -113,11 +115,23 @@ fn temporary_folder() -> PathBuf {
     std::env::temp_dir().join(format!("granary-demo-{}", uuid::Uuid::new_v4().simple()))
 }
 
-fn clean_up(dir: &Path, remove: bool) {
-    if remove
-        && let Err(error) = std::fs::remove_dir_all(dir)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        note(format_args!("granary: {} is left behind: {error}", dir.display()));
+/// Removes the data, which can take as long as storing it did; a further Ctrl-C leaves the rest.
+async fn clean_up(dir: &Path, remove: bool, stop: &mut Stop) {
+    if !remove {
+        return;
+    }
+    let progress = Progress::spinner("removing the demo's data");
+    let owned = dir.to_owned();
+    let removal = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(owned));
+    let left = tokio::select! {
+        removed = removal => match removed.expect("the removal does not panic") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Some(error.to_string()),
+            _ => None,
+        },
+        signal = stop.next() => Some(signal.to_owned()),
+    };
+    drop(progress);
+    if let Some(why) = left {
+        note(format_args!("granary: {} is left behind: {why}", dir.display()));
     }
 }

@@ -33,6 +33,8 @@ const PROBE_STARTS: [&str; 8] = ["ba", "co", "de", "fo", "in", "pa", "re", "st"]
 const PROBE_VALUE_BYTES_MAX: usize = 512;
 /// Records looked at to find a probe.
 const PROBE_CANDIDATES_MAX: u64 = 2_000;
+/// A word that most inputs hold, and that means something to everybody.
+const EXAMPLE: &str = "error";
 /// How long queries run before and after a switch.
 const QUERY_TIME: Duration = Duration::from_millis(1_500);
 const CONNECTIONS: usize = 2;
@@ -49,6 +51,8 @@ pub struct Work {
     probes: Vec<Vec<u8>>,
     old: Answer,
     new: Answer,
+    /// A term that the user can ask for.
+    example: String,
 }
 
 fn path(text: &str) -> FsPath {
@@ -170,6 +174,31 @@ impl Work {
         Ok(loaded.version)
     }
 
+    /// What the user can type next.
+    pub fn next_commands(
+        &self,
+        cluster: &Cluster,
+        dir: &Path,
+        stays: bool,
+        out: &mut Out,
+    ) -> Result<()> {
+        let file = cluster.file();
+        let port = file.redis.rsplit_once(':').map_or("", |(_, port)| port);
+        let (program, term) = (crate::program::called(), &self.example);
+        if !stays {
+            out.line(format_args!(
+                "\nTo look around in a cluster that stays: {program} demo --keep, then"
+            ))?;
+            return out.line(format_args!("  {program} get {STORE} {term}"));
+        }
+        let option = crate::up::cluster_option(file, dir);
+        out.line("\nThe cluster goes on until Ctrl-C. Type next, in another terminal:")?;
+        out.line(format_args!("  {program} {option}get {STORE} {term}"))?;
+        out.line(format_args!("  redis-cli -p {port} GET {term}"))?;
+        out.line(format_args!("  {program} {option}store versions {STORE}"))?;
+        out.line(format_args!("  {program} {option}fs ls /demo"))
+    }
+
     /// Words with short values, spread over the alphabet.
     async fn choose_probes(&mut self, shell: &Shell) -> Result<()> {
         let plain = |key: &[u8]| key.len() >= 4 && key.iter().all(u8::is_ascii_lowercase);
@@ -201,6 +230,8 @@ impl Work {
             let shown: String = shown.join(" | ").chars().take(ANSWER_CHARS).collect();
             out.line(format_args!("      GET {:<12} ({time}) {shown}", printable(&key)))?;
         }
+        let common = client.get(EXAMPLE.as_bytes()).await?.map(|_| EXAMPLE.to_owned());
+        self.example = common.unwrap_or_else(|| printable(&self.probes[0]));
         Ok(())
     }
 
@@ -376,21 +407,4 @@ fn sound(tally: &Tally) -> Result<()> {
         return Err(Failure::new(Exit::Failure, message));
     }
     Ok(())
-}
-
-/// What the user can type next.
-pub fn next_commands(cluster: &Cluster, dir: &Path, stays: bool, out: &mut Out) -> Result<()> {
-    let file = cluster.file();
-    let port = file.redis.rsplit_once(':').map_or("", |(_, port)| port);
-    if !stays {
-        out.line("\nTo look around in a cluster that stays: granary demo --keep, then")?;
-        out.line(format_args!("  granary get {STORE} error"))?;
-        return Ok(());
-    }
-    let option = crate::up::cluster_option(file, dir);
-    out.line("\nThe cluster goes on until Ctrl-C. Type next, in another terminal:")?;
-    out.line(format_args!("  granary {option}get {STORE} error"))?;
-    out.line(format_args!("  redis-cli -p {port} GET error"))?;
-    out.line(format_args!("  granary {option}store versions {STORE}"))?;
-    out.line(format_args!("  granary {option}fs ls /demo"))
 }

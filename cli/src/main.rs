@@ -20,6 +20,7 @@
 mod admin;
 mod args;
 mod bench;
+mod coding;
 mod completions;
 mod config;
 mod connect;

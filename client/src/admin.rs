@@ -1,4 +1,4 @@
-//! What operators ask: safe mode, quotas, checks of files, open files, snapshots, checkpoints.
+//! What operators ask: safe mode, quotas, checks of files, open files, snapshots, erasure coding, checkpoints.
 
 use proto::granary::admin_client::AdminClient;
 use proto::granary::set_safe_mode_request::Action;
@@ -149,6 +149,39 @@ impl Fs {
             .admin("compare snapshots", request, async |mut stub, q| stub.diff_snapshots(q).await)
             .await?;
         Ok(reply.differences)
+    }
+
+    /// How a file is coded, or what new files in a folder get, and which policies there are; of an empty path the
+    /// policies alone.
+    pub async fn erasure_coding(&self, path: Option<&FsPath>) -> Result<GetErasureCodingReply> {
+        let path = path.map(FsPath::to_string).unwrap_or_default();
+        let request = GetErasureCodingRequest { caller: self.namenode().caller(), path };
+        self.namenode()
+            .admin("get erasure coding", request, async |mut stub, q| {
+                stub.get_erasure_coding(q).await
+            })
+            .await
+    }
+
+    /// Sets or removes a folder's policy (0: replicated), or enables or disables a policy (then without a path).
+    pub async fn change_erasure_coding(
+        &self,
+        action: change_erasure_coding_request::Action,
+        path: Option<&FsPath>,
+        policy: u32,
+    ) -> Result<()> {
+        let request = ChangeErasureCodingRequest {
+            caller: self.namenode().caller(),
+            action: action as i32,
+            path: path.map(FsPath::to_string).unwrap_or_default(),
+            policy,
+        };
+        self.namenode()
+            .admin("change erasure coding", request, async |mut stub, q| {
+                stub.change_erasure_coding(q).await
+            })
+            .await?;
+        Ok(())
     }
 
     /// Writes a checkpoint of the namespace and waits for it; gives its transaction.

@@ -1,21 +1,22 @@
 //! The checksum of a whole file, as HDFS computes it: MD5 over the blocks' MD5s over their chunks' CRCs; or composite,
 //! which is the CRC of the file's bytes, whatever its blocks and chunks.
 //!
-//! Each block's part comes from one of its DataNodes (op 85), which has the chunk checksums at hand. HDFS takes the
+//! Each block's part comes from one of its DataNodes (op 85), which has the chunk checksums at hand; that of a striped
+//! block group from any of its DataNodes (op 90), which asks the others. HDFS takes the
 //! outer MD5 over its whole buffer, which is filled up with zeros to the next power of two, 32 at least; so do we,
 //! since the value exists to be compared with HDFS's.
 
 use std::fmt;
 
 use md5::{Digest, Md5};
-use proto::granary::{DatanodeAddress, LocatedBlock};
+use proto::granary::{Block, DatanodeAddress, LocatedBlock};
 use proto::hadoop::hdfs::{
-    BlockChecksumOptionsProto, ChecksumTypeProto, OpBlockChecksumProto,
-    OpBlockChecksumResponseProto,
+    BlockChecksumOptionsProto, ChecksumTypeProto, DatanodeInfosProto, ErasureCodingPolicyProto,
+    OpBlockChecksumProto, OpBlockChecksumResponseProto, OpBlockGroupChecksumProto,
 };
 use proto::{Code, Error, FsPath, Result};
 use tokio::io::AsyncWriteExt;
-use transfer::connection::within;
+use transfer::connection::{datanode_info, within};
 use transfer::crc::Composite;
 use transfer::{ChecksumKind, Peer, Request, op};
 
@@ -209,13 +210,7 @@ async fn ask(
 ) -> Result<OpBlockChecksumResponseProto> {
     let peer = Peer::from_address(location)?;
     let block = located.block.as_ref().ok_or_else(|| incomplete("get block locations", "block"))?;
-    let request = Request::BlockChecksum(OpBlockChecksumProto {
-        header: op::base_header(&fs.server_defaults().pool_id, block),
-        block_checksum_options: Some(BlockChecksumOptionsProto {
-            block_checksum_type: Some(kind),
-            stripe_length: None,
-        }),
-    });
+    let request = request(fs, located, block, kind);
     let mut connection = transfer::connection::Connection::dial(&peer, fs.timeouts()).await?;
     let what = format!("checksum of blk_{} from {peer}", block.id);
     let reply = within(fs.timeouts().idle_ms, what, async {
@@ -237,6 +232,29 @@ async fn ask(
         ));
     }
     Ok(sum)
+}
+
+/// Op 85 of a replicated block; op 90 of a group, whose units the DataNode asks.
+fn request(fs: &Fs, located: &LocatedBlock, block: &Block, kind: u32) -> Request {
+    let header = op::base_header(&fs.server_defaults().pool_id, block);
+    let options =
+        BlockChecksumOptionsProto { block_checksum_type: Some(kind), stripe_length: None };
+    if located.erasure_policy == 0 {
+        return Request::BlockChecksum(OpBlockChecksumProto {
+            header,
+            block_checksum_options: Some(options),
+        });
+    }
+    let nodes = located.locations.iter().map(datanode_info);
+    Request::BlockGroupChecksum(Box::new(OpBlockGroupChecksumProto {
+        header,
+        datanodes: DatanodeInfosProto { datanodes: nodes.collect() },
+        block_tokens: Vec::new(),
+        ec_policy: ErasureCodingPolicyProto { id: located.erasure_policy, ..Default::default() },
+        block_indices: located.units.iter().map(|&unit| unit.into()).collect(),
+        requested_num_bytes: block.length,
+        block_checksum_options: Some(options),
+    }))
 }
 
 #[cfg(test)]

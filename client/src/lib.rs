@@ -7,6 +7,7 @@
 //! | [`write`] | [`FileWriter`]: packets, pipelines and their recovery |
 //! | [`read`] | [`FileReader`]: replicas, verification, read-ahead |
 //! | [`checksum`] | the checksum of a whole file, as HDFS computes it |
+//! | [`convert`] | files are coded anew while readers read |
 //! | [`admin`] | what operators ask: safe mode, quotas, checks, open files |
 //! | [`catalogue`] | stores and versions |
 //! | [`kv`] | reads from key-value servers |
@@ -35,6 +36,7 @@ pub mod admin;
 pub mod catalogue;
 pub mod checksum;
 pub mod config;
+pub mod convert;
 mod erasure;
 pub mod fs;
 pub mod job;
@@ -52,6 +54,7 @@ pub use admin::{CheckOptions, Mend};
 pub use catalogue::{Catalogue, NewVersion};
 pub use checksum::{CompositeChecksum, FileChecksum};
 pub use config::Config;
+pub use convert::Conversion;
 pub use fs::{CreateOptions, Fs, Recursion};
 pub use read::{BlockingReader, FileReader};
 pub use write::{BlockingWriter, FileWriter};

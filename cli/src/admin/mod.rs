@@ -5,10 +5,12 @@
 //! | `fsck` | checks of files |
 //! | `report` | DataNodes and their space |
 //! | `safemode` | safe mode |
+//! | `ec` | how files are coded |
 //! | `quota` | quotas of folders |
 //! | `snapshot` | snapshots of folders |
 //! | `lease` | files that are being written |
 
+mod ec;
 mod fsck;
 mod lease;
 mod quota;
@@ -30,6 +32,9 @@ pub enum AdminCommand {
     /// Show, enter or leave safe mode, in which nothing can be changed
     #[command(subcommand)]
     Safemode(safemode::SafemodeCommand),
+    /// Erasure coding: how files and folders are coded
+    #[command(subcommand)]
+    Ec(ec::EcCommand),
     /// Limit what is under a folder
     #[command(subcommand)]
     Quota(quota::QuotaCommand),
@@ -49,6 +54,7 @@ pub async fn run(command: &AdminCommand, context: &Context, out: &mut Out) -> Re
         AdminCommand::Fsck(args) => fsck::run(args, context, out).await,
         AdminCommand::Report(args) => report::run(args, context, out).await,
         AdminCommand::Safemode(command) => safemode::run(command, context, out).await,
+        AdminCommand::Ec(command) => ec::run(command, context, out).await,
         AdminCommand::Quota(command) => quota::run(command, context, out).await,
         AdminCommand::Snapshot(command) => snapshot::run(command, context, out).await,
         AdminCommand::Lease(command) => lease::run(command, context, out).await,

@@ -64,6 +64,8 @@ pub async fn run(args: &CpArgs, shell: &Shell) -> Result<()> {
             let layout = Layout {
                 replication: found.status.replication,
                 block_bytes: found.status.block_bytes,
+                // What is striped stays so: one replica would be a poor copy of it.
+                erasure_policy: Some(found.status.erasure_policy).filter(|policy| *policy != 0),
             };
             transfers.store(reader, &to, layout, found.status.mode).await.map(drop)
         })

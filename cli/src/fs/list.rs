@@ -1,9 +1,11 @@
 //! ls, find, stat, test: what is where.
 
 use glob::{MatchOptions, Pattern};
+use proto::granary::FileStatus;
 use serde::Serialize;
 
 use super::{Found, Shell, each, mode};
+use crate::coding;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Align, Out, Table};
 use crate::units;
@@ -114,6 +116,8 @@ pub struct Shown {
     accessed_ns: i64,
     changed_ns: i64,
     replication: u32,
+    /// Of a file: how it is coded; of a folder: what new files in it get.
+    erasure_policy: String,
     block_bytes: u64,
     children: u64,
     links: u32,
@@ -135,6 +139,7 @@ impl Shown {
             accessed_ns: status.accessed_ns,
             changed_ns: status.changed_ns,
             replication: status.replication,
+            erasure_policy: coding::name(status.erasure_policy),
             block_bytes: status.block_bytes,
             children: status.children,
             links: status.links,
@@ -201,7 +206,7 @@ fn long(all: &[Found], human: bool) -> Table {
         let size = if human { units::bytes(status.length) } else { status.length.to_string() };
         table.row(vec![
             mode::shown(folder, status.mode) + if status.has_acl { "+" } else { "" },
-            if folder { "-".into() } else { status.replication.to_string() },
+            if folder { "-".into() } else { copies(status) },
             status.owner.clone(),
             status.group.clone(),
             if folder { "-".into() } else { size },
@@ -210,6 +215,11 @@ fn long(all: &[Found], human: bool) -> Table {
         ]);
     }
     table
+}
+
+/// The replicas of a file; of a striped one its data and parity units.
+fn copies(status: &FileStatus) -> String {
+    coding::units(status.erasure_policy).unwrap_or_else(|| status.replication.to_string())
 }
 
 /// Runs `granary fs find`.
@@ -267,11 +277,17 @@ pub async fn stat(args: &StatArgs, shell: &Shell, out: &mut Out) -> Result<()> {
         row("kind", shown.kind.into());
         if !found.is_folder() {
             row("length", length(shown.length));
-            row("replication", shown.replication.to_string());
+            match found.status.erasure_policy {
+                0 => row("replication", shown.replication.to_string()),
+                _ => row("erasure coding", shown.erasure_policy.clone()),
+            }
             row("block size", units::bytes(shown.block_bytes));
             row("open for write", if shown.open_for_write { "yes" } else { "no" }.into());
         } else {
             row("children", shown.children.to_string());
+            if found.status.erasure_policy != 0 {
+                row("new files get", shown.erasure_policy.clone());
+            }
         }
         let text = mode::shown(found.is_folder(), found.status.mode);
         row("mode", format!("{} ({text})", shown.mode));

@@ -8,6 +8,7 @@ use proto::{FsPath, Result as ProtoResult};
 use super::local::Source;
 use super::transfer::{Existing, Layout, PARALLEL_DEFAULT, Transfers};
 use super::{Shell, is_folder};
+use crate::coding;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::note;
 use crate::progress::Progress;
@@ -31,6 +32,9 @@ pub struct PutArgs {
     /// Block size, as in 64MiB; without it the cluster's default
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, default_value = "0", hide_default_value = true)]
     pub block_size: u64,
+    /// Erasure-coding policy, as in RS-6-3-1024k or rs-6-3, or `replicated`; without it the folder's
+    #[arg(long, value_name = "POLICY", value_parser = coding::parse)]
+    pub ec: Option<u32>,
     /// Local files and folders (folders with all they hold); `-` is standard input
     #[arg(required = true, value_name = "SRC")]
     pub sources: Vec<String>,
@@ -67,7 +71,11 @@ pub async fn run(args: &PutArgs, shell: &Shell) -> Result<()> {
     let total = plan.files.iter().map(|item| item.bytes).sum();
     let progress = Progress::bytes("put", total);
     let transfers = Transfers::new(shell, progress, Existing::from_force(args.force));
-    let layout = Layout { replication: args.replication, block_bytes: args.block_size };
+    let layout = Layout {
+        replication: args.replication,
+        block_bytes: args.block_size,
+        erasure_policy: args.ec,
+    };
     copy(&transfers, shell, plan, layout, args.threads).await
 }
 

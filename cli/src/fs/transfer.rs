@@ -70,6 +70,8 @@ pub struct Layout {
     pub replication: u32,
     /// Block size in bytes; 0 means the server's default.
     pub block_bytes: u64,
+    /// The number of an erasure-coding policy; 0: replicated; `None`: as the folder says.
+    pub erasure_policy: Option<u32>,
 }
 
 /// The copies of one command.
@@ -124,6 +126,7 @@ impl<'a> Transfers<'a> {
             mode: Some(mode),
             replication: layout.replication,
             block_bytes: layout.block_bytes,
+            erasure_policy: layout.erasure_policy,
             ..CreateOptions::default()
         };
         let mut writer = self.shell.fs.create(temporary, options).await?;
@@ -151,6 +154,16 @@ impl<'a> Transfers<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// From now on a file is deleted if the command ends early.
+    pub fn hold(&self, temporary: &FsPath) {
+        self.held().insert(temporary.clone());
+    }
+
+    /// A file is left as it is from now on.
+    pub fn release(&self, temporary: &FsPath) {
+        self.held().remove(temporary);
     }
 
     async fn remove(&self, temporary: &FsPath) {

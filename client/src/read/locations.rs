@@ -1,6 +1,6 @@
 //! Where a file's blocks are: fetched from the NameNode in windows, kept by offset.
 //!
-//! What holds: the length never changes but by [`Locations::refresh`]; of a file that is being written it counts the
+//! What holds: known blocks do not overlap; the length never changes but by [`Locations::refresh`]; of a file that is being written it counts the
 //! bytes of the last block that a DataNode says readers may see.
 #![allow(clippy::disallowed_methods, reason = "a shell")]
 
@@ -130,6 +130,12 @@ impl Known {
                 located.block.as_mut().ok_or_else(|| incomplete("get block locations", "block"))?;
             block.length = block.length.min(length.saturating_sub(offset));
             if block.length > 0 {
+                // A file whose content was coded anew has other blocks in the same place.
+                let end = offset.saturating_add(block.length);
+                let overlaps = |begin: u64, known: &LocatedBlock| {
+                    begin < end && offset < begin.saturating_add(length_of(known))
+                };
+                self.blocks.retain(|begin, known| !overlaps(*begin, known));
                 self.blocks.insert(offset, located);
             }
         }

@@ -410,7 +410,7 @@ final class Player {
     }
 
     /** Closes what the sequence left open; the answers are part of the sequence's. */
-    String end() {
+    String end() throws Exception {
         StringBuilder said = new StringBuilder();
         for (String slot : List.copyOf(open.keySet())) {
             String answer = play(Step.of("root", "close", slot));

@@ -1,12 +1,10 @@
-"""hdfs-native, a client of HDFS's protocols in Rust, and pyarrow, against a cluster.
+"""hdfs-native, a client of HDFS's protocols in Rust, against a cluster.
 
-    native.py URI HTTP
+    native.py URI
 
-Every check is an assertion; the script ends with 0 if all hold. pyarrow speaks to HDFS through a libhdfs, which no
-package of PyPI has: it is tried where ARROW_LIBHDFS_DIR or HADOOP_HOME names one.
+Every check is an assertion; the script ends with 0 if all hold.
 """
 
-import os
 import sys
 
 import hdfs_native
@@ -58,23 +56,6 @@ def native(uri):
         pass
 
 
-def arrow(uri):
-    if not (os.environ.get("ARROW_LIBHDFS_DIR") or os.environ.get("HADOOP_HOME")):
-        print("skipped, because pyarrow needs a libhdfs, and neither ARROW_LIBHDFS_DIR nor HADOOP_HOME names one")
-        return
-    from pyarrow import fs
-
-    files = fs.HadoopFileSystem.from_uri(uri)
-    files.create_dir("/arrow")
-    with files.open_output_stream("/arrow/file") as out:
-        out.write(b"arrow")
-    with files.open_input_file("/arrow/file") as file:
-        assert file.read() == b"arrow"
-    assert [info.path for info in files.get_file_info(fs.FileSelector("/arrow"))] == ["/arrow/file"]
-    files.delete_dir("/arrow")
-
-
 if __name__ == "__main__":
     native(sys.argv[1])
-    arrow(sys.argv[1])
     print("hdfs-native", hdfs_native.__version__ if hasattr(hdfs_native, "__version__") else "", "ok")

@@ -29,6 +29,10 @@ pub struct Tools {
     reference: PathBuf,
     /// A Python with the packages that the scripts need.
     pub python: PathBuf,
+    /// The folder of libhdfs; empty if there is none.
+    pub libhdfs: PathBuf,
+    /// The Java that runs the programs.
+    pub java_home: PathBuf,
     /// Compiled classes and configuration.
     built: PathBuf,
 }
@@ -80,6 +84,8 @@ fn find() -> Result<Tools, String> {
         client: told("client"),
         reference: told("reference"),
         python: told("python"),
+        libhdfs: told("libhdfs"),
+        java_home: told("java"),
         built,
     };
     tools.build().expect("compile the Java sources");
@@ -122,7 +128,8 @@ impl Tools {
         write("reference/webapps/datanode/WEB-INF/web.xml", "<web-app/>\n")
     }
 
-    fn jars_of_client(&self) -> String {
+    /// The class path of Hadoop's client 3.5.0.
+    pub fn jars_of_client(&self) -> String {
         let jars = self.client.join("deps/jars");
         let wanted = ["hadoop-client-", "slf4j-api-", "log4j-", "commons-lang3-", "commons-cli-"];
         let names = std::fs::read_dir(&jars).expect("the client's jars");

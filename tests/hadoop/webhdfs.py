@@ -368,6 +368,7 @@ def what_the_cluster_is_like_is_told(cluster):
     assert cluster.get("/", "GETTRASHROOT", user="ann") == {"Path": "/user/ann/.Trash"}
     assert cluster.get("/", "GETTRASHROOTS", user="ann") == {"Paths": []}
     for user in ("ann", "bob"):
+        cluster.ask("PUT", f"/user/{user}", "MKDIRS", permission="755")
         cluster.ask("PUT", f"/user/{user}/.Trash", "MKDIRS", permission="700")
     [own] = cluster.get("/", "GETTRASHROOTS", user="ann")["Paths"]
     assert (own["path"], own["isdir"], own["permission"]) == ("/user/ann/.Trash", True, "700"), own

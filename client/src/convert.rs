@@ -80,10 +80,12 @@ impl Fs {
     ) -> Result<u64> {
         let copied = self.copy(path, hidden, status, wanted, progress).await?;
         self.wait_until_whole(hidden).await?;
+        self.expect_unchanged(path, status).await?;
         if copied > 0 {
             let (old, new) =
                 (self.composite_checksum(path).await?, self.composite_checksum(hidden).await?);
             if old != new {
+                self.expect_unchanged(path, status).await?;
                 let what = format!("{path} has checksum {old}, its copy {new}: it stays as it was");
                 return Err(Error::new(Code::Corrupt, what));
             }
@@ -136,6 +138,18 @@ impl Fs {
         }
         writer.close().await?;
         Ok(copied)
+    }
+
+    /// `Stale` if a file is not the one that is being converted any more.
+    async fn expect_unchanged(&self, path: &FsPath, status: &FileStatus) -> Result<()> {
+        let now = self.status(path).await?;
+        let same = (now.inode, now.modified_ns, now.length, now.open_for_write)
+            == (status.inode, status.modified_ns, status.length, false);
+        if same {
+            return Ok(());
+        }
+        let what = format!("{path} was written while it was being converted: it stays as it is");
+        Err(Error::new(Code::Stale, what))
     }
 
     /// Waits until every block of a closed file has all its replicas or units: the old ones go when it takes their place.

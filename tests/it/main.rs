@@ -7,4 +7,5 @@ mod jobs;
 mod kills;
 mod mount;
 mod serving;
+mod striped;
 mod webhdfs;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use proto::granary::{ClusterStatus, DatanodeStatus, KvserveStatus};
 use serde::Serialize;
 
+use crate::admin::node::service;
+use crate::admin::report::Repair;
 use crate::connect::Context;
 use crate::failure::Result;
 use crate::output::{Align, Out, Table};
@@ -44,6 +46,7 @@ struct Shown {
     under_replicated_blocks: u64,
     corrupt_blocks: u64,
     missing_blocks: u64,
+    repair: Repair,
     datanodes: Vec<ShownDatanode>,
     kvservers: Vec<ShownKvserve>,
     stores: Vec<ShownStore>,
@@ -54,6 +57,7 @@ struct ShownDatanode {
     uuid: String,
     address: String,
     alive: bool,
+    service: &'static str,
     last_heartbeat_ms_ago: u64,
     volumes: usize,
     failed_volumes: usize,
@@ -85,6 +89,7 @@ impl From<&DatanodeStatus> for ShownDatanode {
             uuid: address.uuid,
             address: format!("{}:{}", address.host, address.data_port),
             alive: node.alive,
+            service: service(node.service()),
             last_heartbeat_ms_ago: node.last_heartbeat_ms_ago,
             volumes: node.volumes.len(),
             failed_volumes: node.volumes.iter().filter(|volume| volume.failed).count(),
@@ -132,6 +137,7 @@ impl From<&ClusterStatus> for Shown {
             under_replicated_blocks: stats.under_replicated_blocks,
             corrupt_blocks: stats.corrupt_blocks,
             missing_blocks: stats.missing_blocks,
+            repair: status.into(),
             datanodes: status.datanodes.iter().map(Into::into).collect(),
             kvservers: status.kvservers.iter().map(Into::into).collect(),
             stores: status.stores.iter().map(Into::into).collect(),
@@ -180,6 +186,7 @@ fn print(shown: &Shown, out: &mut Out) -> Result<()> {
     );
     row("files", format!("{}, folders included", units::number(shown.files)));
     row("blocks", blocks(shown));
+    row("repair", shown.repair.line());
     head.print(out)?;
     if !shown.datanodes.is_empty() {
         out.line("")?;
@@ -217,6 +224,14 @@ fn state(alive: bool, ms_ago: u64) -> String {
     format!("dead for {}", units::duration(Duration::from_millis(ms_ago)))
 }
 
+fn served(node: &ShownDatanode) -> String {
+    let state = state(node.alive, node.last_heartbeat_ms_ago);
+    match node.service {
+        "in service" => state,
+        service => format!("{state}, {service}"),
+    }
+}
+
 fn datanodes(nodes: &[ShownDatanode]) -> Table {
     use Align::{Left, Right};
     let mut table = Table::new(&[
@@ -235,7 +250,7 @@ fn datanodes(nodes: &[ShownDatanode]) -> Table {
         };
         table.row(vec![
             node.address.clone(),
-            state(node.alive, node.last_heartbeat_ms_ago),
+            served(node),
             units::bytes(node.used_bytes),
             units::bytes(node.remaining_bytes),
             units::bytes(node.capacity_bytes),

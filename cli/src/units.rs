@@ -137,9 +137,46 @@ pub fn parse_millis(text: &str) -> Result<u64, String> {
     whole.checked_mul(factor).ok_or_else(bad)
 }
 
+/// Parses `2026-11-21 14:00` or `2026-11-21T14:00:05` (UTC) into nanoseconds since 1970.
+pub fn parse_moment(text: &str) -> Result<i64, String> {
+    let bad = || format!("{text:?} is not a moment; write 2026-11-21 14:00 (UTC), or 2h from now");
+    let (date, time) = text.trim().trim_end_matches('Z').split_once([' ', 'T']).ok_or_else(bad)?;
+    let numbers = |part: &str, by: char| -> Option<Vec<i64>> {
+        part.split(by).map(|digits| digits.parse().ok().filter(|n| *n >= 0)).collect()
+    };
+    let date = numbers(date, '-').ok_or_else(bad)?;
+    let time = numbers(time, ':').ok_or_else(bad)?;
+    let (&[year, month, day], &[hour, minute, ref rest @ ..]) = (&date[..], &time[..]) else {
+        return Err(bad());
+    };
+    let second = match rest {
+        [] => 0,
+        [second] => *second,
+        _ => return Err(bad()),
+    };
+    let fits = (1970..=2200).contains(&year) && hour < 24 && minute < 60 && second < 60;
+    // The day is looked for near where it must be: leap days and long months move it by less than 120 days.
+    let near = (year - 1970) * 365 + (month - 1) * 30;
+    let days = (near..near + 120).find(|&days| civil(days) == (year, month, day));
+    let days = days.filter(|_| fits).ok_or_else(bad)?;
+    Ok((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_read_as_they_are_printed() {
+        for ns in [0, 951_782_400, 951_868_800, 1_795_262_399, 7_000_000_000] {
+            let ns = ns * 1_000_000_000;
+            assert_eq!(parse_moment(&moment(ns)), Ok(ns), "{}", moment(ns));
+        }
+        assert_eq!(parse_moment("1970-01-02T01:00Z"), Ok(90_000_000_000_000));
+        for bad in ["2026-02-30 10:00", "2026-01-01", "2026-1-1 24:00", "x y", "1969-12-31 23:00"] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_read_as_people_write_them() {

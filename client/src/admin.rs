@@ -9,7 +9,7 @@ use tokio_stream::StreamExt;
 use crate::fs::Fs;
 
 /// What a check of files looks at and does.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CheckOptions {
     /// Every block is told, with where it is.
     pub blocks: bool,
@@ -17,6 +17,10 @@ pub struct CheckOptions {
     pub open: bool,
     /// What becomes of broken files.
     pub mend: Mend,
+    /// What a block lacks is copied before all else, what it has too many of is deleted.
+    pub repair: bool,
+    /// As if these DataNodes died now: uuids, hosts with their data ports, or hosts.
+    pub without: Vec<String>,
 }
 
 /// What becomes of a file with missing or damaged blocks.
@@ -32,6 +36,45 @@ pub enum Mend {
 }
 
 impl Fs {
+    /// Wants DataNodes to go for good, to be away for a time (until then, in nanoseconds since 1970-01-01 UTC), or
+    /// neither any more. Each is named by its uuid, its host with the data port, or its host.
+    pub async fn change_nodes(
+        &self,
+        action: change_nodes_request::Action,
+        nodes: Vec<String>,
+        until_ns: i64,
+    ) -> Result<()> {
+        let caller = self.namenode().caller();
+        let request = ChangeNodesRequest { caller, action: action as i32, nodes, until_ns };
+        self.namenode()
+            .admin("change nodes", request, async |mut stub, q| stub.change_nodes(q).await)
+            .await?;
+        Ok(())
+    }
+
+    /// What is wanted of DataNodes, by name.
+    pub async fn node_wishes(&self) -> Result<Vec<NodeWish>> {
+        let request = ListNodesRequest { caller: self.namenode().caller() };
+        let reply = self
+            .namenode()
+            .admin("list nodes", request, async |mut stub, q| stub.list_nodes(q).await)
+            .await?;
+        Ok(reply.wishes)
+    }
+
+    /// Starts or stops the balancer, or only tells how it is. 0 stands for the default of threshold and rate.
+    pub async fn balance(
+        &self,
+        action: balance_request::Action,
+        threshold_percent: u32,
+        bytes_per_second: u64,
+    ) -> Result<BalanceStatus> {
+        let caller = self.namenode().caller();
+        let action = action as i32;
+        let request = BalanceRequest { caller, action, threshold_percent, bytes_per_second };
+        self.namenode().admin("balance", request, async |mut stub, q| stub.balance(q).await).await
+    }
+
     /// Asks for, enters or leaves safe mode; gives whether it is on.
     pub async fn safe_mode(&self, action: Action) -> Result<bool> {
         let caller = self.namenode().caller();
@@ -213,6 +256,8 @@ impl Fs {
             blocks: options.blocks,
             open: options.open,
             mend: mend as i32,
+            repair: options.repair,
+            without: options.without,
         };
         let mut stub = AdminClient::new(self.namenode().channel());
         let mut events = stub.check_files(request).await.map_err(Error::from)?.into_inner();

@@ -11,6 +11,7 @@
 pub mod attribute;
 mod codec;
 pub mod erasure;
+pub mod node;
 pub mod quota;
 pub mod snapshot;
 #[cfg(any(test, fuzzing))]
@@ -221,6 +222,8 @@ pub enum Op {
     Snapshot(snapshot::SnapshotOp),
     /// Changes how files are coded.
     Erasure(erasure::ErasureOp),
+    /// What is wanted of DataNodes.
+    Node(node::NodeOp),
 }
 
 /// A block recovery to be done by a DataNode.
@@ -362,6 +365,13 @@ pub enum Effect {
         /// Who wrote it.
         holder: String,
     },
+    /// Something else is wanted of DataNodes of this name; `None`: nothing any more.
+    NodeWished {
+        /// The name.
+        node: String,
+        /// What is wanted now.
+        wish: Option<node::NodeWish>,
+    },
     /// A store, its versions or what is current changed.
     CatalogueChanged {
         /// Which store.
@@ -403,6 +413,7 @@ impl Op {
             Self::Concat { .. } => "concat",
             Self::Snapshot(op) => op.name(),
             Self::Erasure(op) => op.name(),
+            Self::Node(op) => op.name(),
         }
     }
 
@@ -430,6 +441,7 @@ impl Op {
                 | Self::CommitBlockSynchronization { .. }
                 | Self::SetVersionState { .. }
                 | Self::Quota(_)
+                | Self::Node(_)
         )
     }
 }

@@ -32,7 +32,7 @@ use crate::front::http;
 use crate::front::namespace::NamespaceService;
 use crate::front::node::{Node, look_up, truth_of};
 use crate::front::stop::{self, Stop, Stopper};
-use crate::front::volatile::{Volatile, now_ns};
+use crate::front::volatile::{Volatile, now_ns, wish_at};
 use crate::log::{self, Log};
 
 /// How often silence is looked at, in milliseconds.
@@ -302,6 +302,9 @@ fn tell_of_blocks(node: &Node) {
             for info in state.all_blocks() {
                 cluster.block_changed(info.id, Some(&truth_of(&info)));
             }
+            let wishes = state.node_wishes();
+            let wishes = wishes.map(|(name, wish)| (name.to_owned(), wish_at(now_ms, wish)));
+            cluster.set_wishes(now_ms, wishes.collect());
             for (_, lease) in state.leases() {
                 cluster.leases.renew(now_ms, &lease.holder);
             }

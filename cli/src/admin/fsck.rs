@@ -18,7 +18,8 @@ Without --files only files in trouble are told: with missing blocks (no good rep
 with fewer good replicas than wanted.
 
 Ends with 0 if every block can be read, and with 7 if one cannot, also if all replicas of it are on
-DataNodes that are down. A block that only lacks replicas is repaired by the cluster itself.";
+DataNodes that are down. A block that only lacks replicas is repaired by the cluster itself; --fix has
+it repaired next.";
 
 /// Options of `granary admin fsck`.
 #[derive(clap::Args, Debug)]
@@ -40,6 +41,16 @@ pub struct FsckArgs {
     /// Print one JSON object per line: files, blocks, and the sums last
     #[arg(long)]
     json: bool,
+    /// Check racks, too: end with 7 if blocks stand in too few, and tell the rack of each place
+    #[arg(long)]
+    racks: bool,
+    /// As if these DataNodes died now: what would be lost, per file and in sum. Each is named by its uuid, its host and
+    /// data port, or its host
+    #[arg(long, value_name = "NODE[,NODE]", value_delimiter = ',')]
+    if_lost: Vec<String>,
+    /// Copy what blocks lack before all else that waits for repair, and delete what they have too many of
+    #[arg(long)]
+    fix: bool,
     /// Move files with missing blocks under /lost+found
     #[arg(long = "move", conflicts_with = "delete")]
     mend_move: bool,
@@ -59,7 +70,13 @@ pub async fn run(args: &FsckArgs, context: &Context, out: &mut Out) -> Result<()
         (_, true) => Mend::Delete,
         _ => Mend::Leave,
     };
-    let options = CheckOptions { blocks: args.blocks, open: args.open, mend };
+    let options = CheckOptions {
+        blocks: args.blocks,
+        open: args.open,
+        mend,
+        repair: args.fix,
+        without: args.if_lost.clone(),
+    };
     let fs = context.connect().await?;
     let mut told = Told { args, file_told: false, healthy: None };
     fs.check_files(&path, options, |event| told.tell(event, out)).await?;
@@ -109,10 +126,11 @@ impl Told<'_> {
                 }
             }
             Event::Sums(sums) => {
-                self.healthy = Some(sums.healthy);
+                self.healthy =
+                    Some(sums.healthy && !(self.args.racks && sums.misplaced_blocks > 0));
                 match self.args.json {
                     true => line(out, &sums_json(&sums)),
-                    false => sums_lines(&sums).iter().try_for_each(|line| out.line(line)),
+                    false => self.sums_lines(&sums).iter().try_for_each(|line| out.line(line)),
                 }
             }
         }
@@ -127,7 +145,7 @@ impl Told<'_> {
             (_, live, _) => format!("{live} of {} replicas", found.wanted),
         };
         let places = if self.args.locations {
-            format!("  {}", places(found).join(" "))
+            format!("  {}", self.places(found).join(" "))
         } else {
             String::new()
         };
@@ -149,18 +167,52 @@ impl Told<'_> {
             "damaged": found.damaged,
         });
         if self.args.locations {
-            value["locations"] = places(found).into();
+            value["locations"] = self.places(found).into();
         }
         value
     }
 }
 
-fn line(out: &mut Out, value: &Value) -> Result<()> {
-    out.line(value)
+impl Told<'_> {
+    fn places(&self, found: &CheckedBlock) -> Vec<String> {
+        let racks = self.args.racks;
+        let place = |at: &proto::granary::DatanodeAddress| match racks {
+            true => format!("{}/{}:{}", at.rack, at.host, at.data_port),
+            false => format!("{}:{}", at.host, at.data_port),
+        };
+        found.locations.iter().map(place).collect()
+    }
+
+    /// The sums, and what would be lost if that was asked.
+    fn sums_lines(&self, sums: &CheckedSums) -> Vec<String> {
+        let mut lines = sums_lines(sums);
+        let names = self.args.if_lost.join(", ");
+        if !names.is_empty() && sums.lost_blocks == 0 {
+            lines.push(format!(
+                "without {names}: nothing would be lost, {} down to the last copy",
+                units::count(sums.endangered_blocks, "block")
+            ));
+        } else if !names.is_empty() {
+            lines.push(format!(
+                "without {names}: LOST {} of {} ({}), {} more down to the last copy",
+                units::count(sums.lost_blocks, "block"),
+                units::count(sums.lost_files, "file"),
+                units::bytes(sums.lost_bytes),
+                units::count(sums.endangered_blocks, "block")
+            ));
+        }
+        if self.args.fix {
+            lines.push(format!(
+                "{} put before all others that wait for repair",
+                units::count(sums.repairing_blocks, "block")
+            ));
+        }
+        lines
+    }
 }
 
-fn places(found: &CheckedBlock) -> Vec<String> {
-    found.locations.iter().map(|at| format!("{}:{}", at.host, at.data_port)).collect()
+fn line(out: &mut Out, value: &Value) -> Result<()> {
+    out.line(value)
 }
 
 /// What is wrong with a file, if anything is.
@@ -182,6 +234,13 @@ fn trouble(file: &CheckedFile) -> Option<String> {
     }
     if file.misplaced_blocks > 0 {
         parts.push(format!("too few racks of {}", units::count(file.misplaced_blocks, "block")));
+    }
+    if file.lost_blocks > 0 {
+        parts.push(format!(
+            "would lose {} ({})",
+            units::count(file.lost_blocks, "block"),
+            units::bytes(file.lost_bytes)
+        ));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -208,6 +267,9 @@ fn file_json(file: &CheckedFile) -> Value {
         "damaged_blocks": file.damaged_blocks,
         "short_blocks": file.short_blocks,
         "misplaced_blocks": file.misplaced_blocks,
+        "lost_blocks": file.lost_blocks,
+        "lost_bytes": file.lost_bytes,
+        "endangered_blocks": file.endangered_blocks,
     })
 }
 
@@ -228,6 +290,11 @@ fn sums_json(sums: &CheckedSums) -> Value {
         "surplus_blocks": sums.surplus_blocks,
         "replicas": sums.replicas,
         "replicas_wanted": sums.replicas_wanted,
+        "lost_files": sums.lost_files,
+        "lost_blocks": sums.lost_blocks,
+        "lost_bytes": sums.lost_bytes,
+        "endangered_blocks": sums.endangered_blocks,
+        "repairing_blocks": sums.repairing_blocks,
     } })
 }
 

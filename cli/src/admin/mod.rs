@@ -2,6 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `balance` | replicas from full DataNodes to empty ones |
+//! | `node` | DataNodes that shall go, for good or for a time |
 //! | `fsck` | checks of files |
 //! | `report` | DataNodes and their space |
 //! | `safemode` | safe mode |
@@ -10,11 +12,13 @@
 //! | `snapshot` | snapshots of folders |
 //! | `lease` | files that are being written |
 
+mod balance;
 mod ec;
 mod fsck;
 mod lease;
+pub mod node;
 mod quota;
-mod report;
+pub mod report;
 mod safemode;
 mod snapshot;
 
@@ -44,6 +48,12 @@ pub enum AdminCommand {
     /// Files that are being written, and who writes them
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// DataNodes that shall go, for good or for a time
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Move replicas from full DataNodes to empty ones
+    #[command(subcommand)]
+    Balance(balance::BalanceCommand),
     /// Write a checkpoint of the namespace now, so that a restart replays less
     Checkpoint,
 }
@@ -58,6 +68,8 @@ pub async fn run(command: &AdminCommand, context: &Context, out: &mut Out) -> Re
         AdminCommand::Quota(command) => quota::run(command, context, out).await,
         AdminCommand::Snapshot(command) => snapshot::run(command, context, out).await,
         AdminCommand::Lease(command) => lease::run(command, context, out).await,
+        AdminCommand::Node(command) => node::run(command, context, out).await,
+        AdminCommand::Balance(command) => balance::run(command, context, out).await,
         AdminCommand::Checkpoint => {
             let txid = context.connect().await?.checkpoint().await?;
             out.line(format_args!("checkpoint of transaction {txid}"))

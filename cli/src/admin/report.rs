@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::granary::{ClusterStatus, DatanodeStatus, VolumeStatus};
 use serde::Serialize;
 
+use super::node::service;
 use crate::connect::Context;
 use crate::failure::Result;
 use crate::output::Out;
@@ -36,7 +37,81 @@ struct Report {
     missing_blocks: u64,
     live_datanodes: usize,
     dead_datanodes: usize,
+    repair: Repair,
     datanodes: Vec<Node>,
+}
+
+/// How far repair is.
+#[derive(Serialize)]
+pub struct Repair {
+    endangered_blocks: u64,
+    waiting_blocks: u64,
+    later_blocks: u64,
+    leaving_blocks: u64,
+    misplaced_blocks: u64,
+    bytes_left: u64,
+    copies: u64,
+    done_blocks: u64,
+    done_bytes: u64,
+    failed_copies: u64,
+    bytes_per_second: u64,
+    left_ms: Option<u64>,
+    searching: bool,
+}
+
+impl From<&ClusterStatus> for Repair {
+    fn from(status: &ClusterStatus) -> Self {
+        let repair = status.repair.unwrap_or_default();
+        Self {
+            endangered_blocks: repair.endangered_blocks,
+            waiting_blocks: repair.waiting_blocks,
+            later_blocks: repair.later_blocks,
+            leaving_blocks: repair.leaving_blocks,
+            misplaced_blocks: repair.misplaced_blocks,
+            bytes_left: repair.waiting_bytes.saturating_add(repair.copies_bytes),
+            copies: repair.copies,
+            done_blocks: repair.done_blocks,
+            done_bytes: repair.done_bytes,
+            failed_copies: repair.failed_copies,
+            bytes_per_second: repair.bytes_per_second,
+            left_ms: repair.left_ms,
+            searching: repair.searching,
+        }
+    }
+}
+
+impl Repair {
+    /// One line: what is left, how fast it goes, how long that takes.
+    pub fn line(&self) -> String {
+        if self.waiting_blocks == 0 && self.copies == 0 {
+            let more = if self.searching { ", still looking for more" } else { "" };
+            return format!("nothing waits{more}");
+        }
+        let mut text = format!(
+            "{} waiting, {} under way, {} left",
+            units::count(self.waiting_blocks, "block"),
+            units::number(self.copies),
+            units::bytes(self.bytes_left)
+        );
+        let mut add = |count: u64, what: &str| {
+            if count > 0 {
+                text.push_str(&format!(", {} {what}", units::number(count)));
+            }
+        };
+        add(self.endangered_blocks, "down to the last copy");
+        add(self.leaving_blocks, "on DataNodes that are to go");
+        add(self.later_blocks, "without a DataNode to go to just now");
+        if self.bytes_per_second > 0 {
+            text.push_str(&format!(", {}/s", units::bytes(self.bytes_per_second)));
+        }
+        if let Some(ms) = self.left_ms {
+            text.push_str(&format!(": {} left", units::duration(Duration::from_millis(ms))));
+        }
+        if self.searching {
+            text.push_str(", still looking for more");
+        }
+        text
+    }
 }
 
 #[derive(Serialize)]
@@ -51,6 +126,8 @@ struct Node {
     other_bytes: u64,
     remaining_bytes: u64,
     replicas: u64,
+    service: &'static str,
+    blocking_blocks: u64,
     transfers: u32,
     software_version: String,
     volumes: Vec<Volume>,
@@ -99,6 +176,8 @@ impl From<&DatanodeStatus> for Node {
             other_bytes: capacity_bytes.saturating_sub(used_bytes).saturating_sub(remaining_bytes),
             remaining_bytes,
             replicas: node.replicas,
+            service: service(node.service()),
+            blocking_blocks: node.blocking_blocks,
             transfers: node.active_transfers,
             software_version: node.software_version.clone(),
             volumes: node.volumes.iter().map(Into::into).collect(),
@@ -125,6 +204,7 @@ impl Report {
             corrupt_blocks: stats.corrupt_blocks,
             missing_blocks: stats.missing_blocks,
             live_datanodes,
+            repair: status.into(),
             dead_datanodes: status.datanodes.len() - live_datanodes,
             datanodes: status.datanodes.iter().filter(wanted).map(Into::into).collect(),
         }
@@ -154,6 +234,7 @@ pub async fn run(args: &ReportArgs, context: &Context, out: &mut Out) -> Result<
         units::number(report.corrupt_blocks),
         units::number(report.missing_blocks)
     ))?;
+    out.line(format_args!("repair: {}", report.repair.line()))?;
     let (live, dead) = (report.live_datanodes, report.dead_datanodes);
     out.line(format_args!("DataNodes: {live} live, {dead} dead"))?;
     report.datanodes.iter().try_for_each(|node| print(node, out))
@@ -165,6 +246,11 @@ fn print(node: &Node, out: &mut Out) -> Result<()> {
     out.line("")?;
     out.line(format_args!("{}  {state}, heard {heard} ago, rack {}", node.address, node.rack))?;
     out.line(format_args!("  uuid       {}", node.uuid))?;
+    let blocking = match node.blocking_blocks {
+        0 => String::new(),
+        blocks => format!(", {} to be copied first", units::count(blocks, "block")),
+    };
+    out.line(format_args!("  service    {}{blocking}", node.service))?;
     out.line(format_args!("  version    {}", node.software_version))?;
     out.line(format_args!("  capacity   {}", units::bytes(node.capacity_bytes)))?;
     out.line(format_args!(

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use proto::granary::{DatanodeAddress, DatanodeHeartbeat, DatanodeRegister, VolumeStatus};
 use proto::{Code, Error, Result};
 
-use super::service::{Service, Wishes, service_under, wish_for};
+use super::service::{Service, Wish, Wishes, names_of, service_under, wish_for};
 use super::topology::Topology;
 
 /// Volumes that one DataNode may tell of.
@@ -156,6 +156,26 @@ impl Datanodes {
     pub fn set_wishes(&mut self, now_ms: u64, wishes: Wishes) -> Vec<(NodeIndex, Service)> {
         self.wishes = wishes;
         self.refresh_services(now_ms)
+    }
+
+    /// What an operator wants of nodes of one name, from now on; as [`Datanodes::set_wishes`].
+    pub fn set_wish(
+        &mut self,
+        now_ms: u64,
+        name: &str,
+        wish: Option<Wish>,
+    ) -> Vec<(NodeIndex, Service)> {
+        match wish {
+            Some(wish) => self.wishes.insert(name.to_owned(), wish),
+            None => self.wishes.remove(name),
+        };
+        self.refresh_services(now_ms)
+    }
+
+    /// Nodes of a name: a uuid, `host:port` of the data port, or a host.
+    pub fn named(&self, name: &str) -> Vec<NodeIndex> {
+        let is_named = |node: &Datanode| names_of(&node.address).iter().any(|known| known == name);
+        self.iter().filter(|(_, node)| is_named(node)).map(|(index, _)| index).collect()
     }
 
     /// As [`Datanodes::set_wishes`], with the wishes as they are: those that were for a time may be over.

@@ -1,5 +1,8 @@
 //! Where blocks are and may go: locations for readers, targets for writers, addresses of nodes.
 
+use std::collections::BTreeSet;
+
+use proto::erasure::Policy;
 use proto::granary::DatanodeAddress;
 use proto::{BlockId, Result};
 
@@ -8,7 +11,49 @@ use super::datanodes::{Liveness, NodeIndex};
 use super::placement::{self, Wanted};
 use super::replicas::BlockTruth;
 
+/// What would become of a block without some nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// As before, or whole enough.
+    #[default]
+    Untouched,
+    /// It could be read, and could lose no further replica or unit.
+    Endangered,
+    /// It could be read before, and not without them.
+    Lost,
+}
+
 impl Cluster {
+    /// What would become of a complete block, or block group, without these nodes.
+    pub fn fate_without(&self, id: BlockId, truth: &BlockTruth, gone: &[NodeIndex]) -> Fate {
+        let is_there = |node: &NodeIndex| self.datanodes.get(*node).liveness != Liveness::Dead;
+        let stays = |node: &NodeIndex| !gone.contains(node);
+        let (before, after, needed) = match Policy::by_id(truth.policy) {
+            None => {
+                let mut good = self.replicas.good_holders(id);
+                good.retain(is_there);
+                let before = good.len();
+                good.retain(stays);
+                (before, good.len(), 1)
+            }
+            Some(policy) => {
+                let mut good = self.group_nodes(id, truth);
+                let units = |good: &[(NodeIndex, u8)]| {
+                    good.iter().map(|&(_, unit)| unit).collect::<BTreeSet<u8>>().len()
+                };
+                let before = units(&good);
+                good.retain(|(node, _)| stays(node));
+                (before, units(&good), usize::from(policy.units_needed(truth.length)))
+            }
+        };
+        match after {
+            _ if after == before || before < needed => Fate::Untouched,
+            _ if after < needed => Fate::Lost,
+            _ if after == needed => Fate::Endangered,
+            _ => Fate::Untouched,
+        }
+    }
+
     /// Chooses targets of a new block. Errors: `NotEnoughDatanodes`; shortly after the start, when nodes may still be
     /// registering, `Unavailable`, so that a writer that lived through a restart asks again.
     pub fn place(&mut self, wanted: &Wanted<'_>) -> Result<Vec<NodeIndex>> {

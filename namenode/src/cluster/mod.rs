@@ -8,10 +8,11 @@
 //! | [`report`], `reporting` | full reports in chunks; what DataNodes tell is taken |
 //! | `settle` | what a block no longer needs goes |
 //! | [`topology`] | racks, and what placement asks of them |
-//! | [`placement`], `locate`, `promises` | targets of a new block; where blocks are; room kept for them |
+//! | [`placement`], [`locate`], `promises` | targets of a new block; where blocks are; room kept for them |
 //! | [`groups`] | block groups of striped files: their units |
 //! | [`invalidate`], `outbox` | deletions that wait; all else that waits for a DataNode |
 //! | [`repair`], [`patrol`] | copies of blocks that need them; the walk that finds what no event told of |
+//! | [`balance`] | replicas from full nodes to empty ones |
 //! | [`service`] | nodes that an operator wants to go, for good or for a time |
 //! | [`safemode`] | when nothing may be changed yet |
 //! | [`leases`], [`recovery`] | writers that went silent |
@@ -21,12 +22,13 @@
 //! IO, and never asks the namespace: each call that needs to know of a block is given the namespace's view
 //! ([`Truth`]). Nothing here is persisted; all of it comes back by reports.
 
+pub mod balance;
 pub mod block;
 pub mod datanodes;
 pub mod groups;
 pub mod invalidate;
 pub mod leases;
-mod locate;
+pub mod locate;
 mod outbox;
 pub mod patrol;
 pub mod placement;
@@ -47,6 +49,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proto::granary::{DatanodeHeartbeat, DatanodeRegister};
 use proto::{BlockId, Result};
 
+use balance::Balancer;
 use datanodes::{Datanodes, NodeIndex, Registration};
 use invalidate::Invalidations;
 use leases::Leases;
@@ -125,6 +128,7 @@ pub struct Cluster {
     invalidations: Invalidations,
     repairs: Repairs,
     patrol: Patrol,
+    balancer: Balancer,
     maintenance_replicas_min: usize,
     replication: usize,
     reports: HashMap<NodeIndex, FullReport>,
@@ -157,6 +161,7 @@ impl Cluster {
             invalidations: Invalidations::default(),
             repairs: Repairs::new(&settings.repair),
             patrol: Patrol::default(),
+            balancer: Balancer::default(),
             maintenance_replicas_min: settings.repair.maintenance_replicas_min as usize,
             replication: settings.replication as usize,
             reports: HashMap::new(),
@@ -247,6 +252,7 @@ impl Cluster {
         self.invalidations.remind(now_ms);
         self.patrol(now_ms, truth);
         self.repair(now_ms, truth);
+        self.balance(now_ms, truth);
         let waiting = |(node, _): &(NodeIndex, _)| self.invalidations.waiting(*node) > 0;
         let woken: Vec<_> =
             self.datanodes.iter().filter(waiting).map(|(node, _)| Effect::Wake(node)).collect();

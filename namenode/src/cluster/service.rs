@@ -74,9 +74,13 @@ pub fn wish_for(wishes: &Wishes, address: &DatanodeAddress) -> Option<Wish> {
     if wishes.is_empty() {
         return None;
     }
+    names_of(address).iter().find_map(|name| wishes.get(name)).copied()
+}
+
+/// What a node is called, the closest name first.
+pub fn names_of(address: &DatanodeAddress) -> [String; 3] {
     let place = format!("{}:{}", address.host, address.data_port);
-    let names = [&address.uuid, &place, &address.host];
-    names.into_iter().find_map(|name| wishes.get(name)).copied()
+    [address.uuid.clone(), place, address.host.clone()]
 }
 
 /// What a node that was in one state is now, under a wish.
@@ -96,6 +100,20 @@ impl Cluster {
     pub fn set_wishes(&mut self, now_ms: u64, wishes: Wishes) {
         let changed = self.datanodes.set_wishes(now_ms, wishes);
         self.take_services(now_ms, changed);
+    }
+
+    /// The operator's wish for nodes of one name as it is now; `None`: nothing special any more.
+    pub fn set_wish(&mut self, now_ms: u64, name: &str, wish: Option<Wish>) {
+        let changed = self.datanodes.set_wish(now_ms, name, wish);
+        self.take_services(now_ms, changed);
+    }
+
+    /// Blocks that keep a node from going, as last counted.
+    pub fn blocking(&self, node: NodeIndex) -> u64 {
+        match self.datanodes.get(node).service.is_pending() {
+            true => self.patrol.blocking(node),
+            false => 0,
+        }
     }
 
     /// Maintenance that is over ends.

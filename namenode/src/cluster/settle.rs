@@ -113,8 +113,9 @@ impl Cluster {
         self.datanodes.iter().any(|(node, known)| known.takes_writes() && !holders.contains(&node))
     }
 
-    /// Takes out the replica that can be spared best: from a rack that has another, on the node with the least room.
-    fn surplus_one(&self, _id: BlockId, nodes: &mut Vec<NodeIndex>) -> NodeIndex {
+    /// Takes out the replica that can be spared best: one that is being moved away; from a rack that has another, on the
+    /// node with the least room.
+    fn surplus_one(&self, id: BlockId, nodes: &mut Vec<NodeIndex>) -> NodeIndex {
         let rack = |node: NodeIndex| self.datanodes.rack(node);
         let lonely =
             |&&node: &&NodeIndex| nodes.iter().filter(|n| rack(**n) == rack(node)).count() < 2;
@@ -124,7 +125,9 @@ impl Cluster {
             if racks.len() == 2 { nodes.iter().filter(lonely).copied().collect() } else { vec![] };
         let key = |node: &NodeIndex| (self.datanodes.get(*node).remaining_bytes(), *node);
         let free = nodes.iter().filter(|node| !spared.contains(node));
-        let chosen = free.copied().min_by_key(key);
+        let moved = self.repairs.moved_from(id).filter(|from| nodes.contains(from));
+        let moved = moved.filter(|from| !spared.contains(from));
+        let chosen = moved.or_else(|| free.copied().min_by_key(key));
         let chosen = chosen.or_else(|| nodes.iter().copied().min_by_key(key));
         let chosen = chosen.expect("there are more replicas than wanted");
         nodes.retain(|node| *node != chosen);

@@ -133,6 +133,10 @@ methods! {
     ServiceAdmin = "Hadoop.ServiceAdmin", Superuser, false;
     GetGroups = "Hadoop.GetGroups", Anyone, false;
     Refresh = "Hadoop.Refresh", Superuser, false;
+    ChangeNodes = "Admin.ChangeNodes", Superuser, true;
+    ListNodes = "Admin.ListNodes", Superuser, false;
+    RepairFiles = "Admin.RepairFiles", Superuser, true;
+    Balance = "Admin.Balance", Superuser, false;
     ErasureCodingAdmin = "Hadoop.ErasureCodingAdmin", Superuser, true;
 }
 

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::access::Method;
 use super::fsck;
 use super::node::{Node, path};
+use super::nodes;
 use crate::cluster::datanodes::Liveness;
 use crate::state::State;
 
@@ -58,6 +59,33 @@ impl Admin for AdminService {
         let since = Instant::now();
         let result = self.0.change_snapshots_of(request.into_inner()).await;
         self.0.counted(Method::CreateSnapshot, since, result)
+    }
+
+    async fn change_nodes(
+        &self,
+        request: Request<ChangeNodesRequest>,
+    ) -> std::result::Result<Response<ChangeNodesReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.change_nodes(request.into_inner()).await;
+        self.0.counted(Method::ChangeNodes, since, result)
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<ListNodesRequest>,
+    ) -> std::result::Result<Response<ListNodesReply>, Status> {
+        let since = Instant::now();
+        let result = self.0.list_nodes(request.into_inner());
+        self.0.counted(Method::ListNodes, since, result)
+    }
+
+    async fn balance(
+        &self,
+        request: Request<BalanceRequest>,
+    ) -> std::result::Result<Response<BalanceStatus>, Status> {
+        let since = Instant::now();
+        let result = self.0.balance(request.into_inner());
+        self.0.counted(Method::Balance, since, result)
     }
 
     async fn change_erasure_coding(
@@ -144,6 +172,7 @@ impl Admin for AdminService {
 impl Node {
     /// The status of the whole cluster.
     pub fn status(&self) -> ClusterStatus {
+        let repair = self.volatile.cluster(|cluster, now_ms| cluster.repair_progress(now_ms));
         let last_txid = self.log.read(State::txid).0;
         let datanodes = self.datanode_statuses();
         let (safe_mode, safe_mode_reason) = self
@@ -162,6 +191,7 @@ impl Node {
             kvservers: self.volatile.controller(|controller, now_ms| controller.statuses(now_ms)),
             stores: self.stores(),
             software_version: proto::SOFTWARE_VERSION.to_owned(),
+            repair: Some(nodes::repair_status(&repair)),
         }
     }
 
@@ -177,6 +207,8 @@ impl Node {
                     replicas: cluster.replicas.held_by(index),
                     active_transfers: node.active_transfers,
                     software_version: node.software_version.clone(),
+                    service: nodes::service_number(node.service),
+                    blocking_blocks: cluster.blocking(index),
                 };
             cluster.datanodes.iter().map(describe).collect()
         })
@@ -197,7 +229,12 @@ impl Node {
             check_files_request::Mend::Move => fsck::Mend::Move,
             check_files_request::Mend::Delete => fsck::Mend::Delete,
         };
-        let wanted = fsck::Wanted { blocks: message.blocks, open: message.open, mend };
+        if message.repair {
+            self.enter(Method::RepairFiles, message.caller.clone())?;
+        }
+        let without = self.nodes_named(&message.without)?;
+        let (blocks, open, repair) = (message.blocks, message.open, message.repair);
+        let wanted = fsck::Wanted { blocks, open, mend, repair, without };
         fsck::check(self, caller, path(&message.path)?, wanted)
     }
 

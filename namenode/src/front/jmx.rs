@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State as Shared};
 use axum::response::Json;
-use proto::granary::{ClusterStatus, DatanodeStatus, VolumeStatus};
+use proto::granary::{ClusterStatus, DatanodeStatus, NodeService, VolumeStatus};
 use serde_json::{Map, Value, json};
 
 use super::node::Node;
@@ -102,6 +102,14 @@ impl<'s> Figures<'s> {
         self.status.datanodes.iter().filter(move |node| node.alive == alive)
     }
 
+    /// DataNodes in a state of service; `alive`: only those that live, or do not.
+    fn serving(&self, alive: Option<bool>, service: NodeService) -> usize {
+        let fits = |node: &&DatanodeStatus| {
+            node.service() == service && alive.is_none_or(|alive| node.alive == alive)
+        };
+        self.status.datanodes.iter().filter(fits).count()
+    }
+
     fn load(&self) -> u64 {
         self.nodes(true).map(|node| u64::from(node.active_transfers)).sum()
     }
@@ -143,9 +151,13 @@ impl<'s> Figures<'s> {
             "FSState": if self.status.safe_mode { "safeMode" } else { "Operational" },
             "NumLiveDataNodes": self.nodes(true).count(),
             "NumDeadDataNodes": self.nodes(false).count(),
-            "NumDecomLiveDataNodes": 0,
-            "NumDecomDeadDataNodes": 0,
-            "NumDecommissioningDataNodes": 0,
+            "NumDecomLiveDataNodes": self.serving(Some(true), NodeService::Decommissioned),
+            "NumDecomDeadDataNodes": self.serving(Some(false), NodeService::Decommissioned),
+            "NumDecommissioningDataNodes": self.serving(None, NodeService::Decommissioning),
+            "NumInMaintenanceLiveDataNodes": self.serving(Some(true), NodeService::InMaintenance),
+            "NumInMaintenanceDeadDataNodes": self.serving(Some(false), NodeService::InMaintenance),
+            "NumEnteringMaintenanceDataNodes":
+                self.serving(None, NodeService::EnteringMaintenance),
             "VolumeFailuresTotal": self.nodes(true).map(failed).sum::<usize>(),
         })
     }
@@ -192,6 +204,17 @@ impl<'s> Figures<'s> {
     }
 }
 
+/// What a DataNode is for, in the words of HDFS's pages.
+fn admin_state(node: &DatanodeStatus) -> &'static str {
+    match node.service() {
+        NodeService::InService => "In Service",
+        NodeService::Decommissioning => "Decommission In Progress",
+        NodeService::Decommissioned => "Decommissioned",
+        NodeService::EnteringMaintenance => "Entering Maintenance",
+        NodeService::InMaintenance => "In Maintenance",
+    }
+}
+
 /// A DataNode under the name that HDFS gives it.
 fn described(node: &DatanodeStatus) -> (String, Value) {
     let address = node.address.clone().unwrap_or_default();
@@ -212,7 +235,7 @@ fn described(node: &DatanodeStatus) -> (String, Value) {
         "numBlocks": node.replicas,
         "version": node.software_version,
         "volfails": node.volumes.iter().filter(|volume| volume.failed).count(),
-        "adminState": "In Service",
+        "adminState": admin_state(node),
     });
     (format!("{}:{}", address.host, address.data_port), value)
 }

@@ -12,6 +12,7 @@
 //! | [`attributes`] | extended attributes, access control lists, storage policies, concat |
 //! | [`snapshots`] | snapshots |
 //! | [`erasure`] | erasure-coding policies, exchange of content |
+//! | [`nodes`] | what operators want of DataNodes; balancing; how far repair is |
 //! | [`admin`] | status and safe mode |
 //! | [`fsck`] | checking files |
 //! | [`jmx`] | figures under the names of HDFS's beans |
@@ -41,6 +42,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod native;
 pub mod node;
+pub mod nodes;
 pub mod quotas;
 pub mod snapshots;
 pub mod stop;

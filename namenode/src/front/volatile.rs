@@ -18,7 +18,9 @@ use super::fsck::CHECKS_MAX;
 use super::metrics::Metrics;
 use crate::cluster::datanodes::NodeIndex;
 use crate::cluster::replicas::BlockTruth;
+use crate::cluster::service::Wish;
 use crate::cluster::{self, Cluster};
+use crate::op::node::NodeWish;
 use crate::op::{self, BlockState};
 use crate::serving::controller::Controller;
 
@@ -231,6 +233,9 @@ fn take_one(cluster: &mut Cluster, now_ms: u64, effect: &op::Effect) {
             }
         }
         op::Effect::LeaseTaken { holder, .. } => cluster.leases.renew(now_ms, holder),
+        op::Effect::NodeWished { node, wish } => {
+            cluster.set_wish(now_ms, node, wish.map(|wish| wish_at(now_ms, wish)));
+        }
         // Whether the holder has other files open is seen when its term is over.
         op::Effect::LeaseGone { .. } | op::Effect::CatalogueChanged { .. } => {}
     }
@@ -244,6 +249,18 @@ pub fn truth(block: &op::Block, state: BlockState, replication: u32, policy: u8)
         complete: state == BlockState::Complete,
         replication,
         policy,
+    }
+}
+
+/// A wish with its end on the cores' clock.
+pub fn wish_at(now_ms: u64, wish: NodeWish) -> Wish {
+    match wish {
+        NodeWish::Decommission => Wish::Decommission,
+        NodeWish::Maintenance { until_ns } => {
+            let left_ns = until_ns.saturating_sub(now_ns());
+            let left_ms = u64::try_from(left_ns / 1_000_000).unwrap_or(0);
+            Wish::Maintenance { until_ms: now_ms.saturating_add(left_ms) }
+        }
     }
 }
 

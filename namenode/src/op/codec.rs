@@ -9,6 +9,7 @@ use proto::{BlockId, FsPath, GenerationStamp, InodeId};
 
 use super::attribute::{AttributeOp, CONCAT_SOURCES_MAX};
 use super::erasure::{self, ErasureOp};
+use super::node::{self, NodeOp};
 use super::quota::{self, QuotaOp};
 use super::snapshot::{self, SnapshotOp};
 use super::{
@@ -397,6 +398,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut Vec<u8>) {
         }
         Op::Snapshot(op) => op.encode(out),
         Op::Erasure(op) => op.encode(out),
+        Op::Node(op) => op.encode(out),
     }
 }
 
@@ -488,6 +490,7 @@ fn decode_op(r: &mut Reader<'_>) -> Decoded<Op> {
         43 => Op::Concat { target: path(r)?, sources: sources(r)? },
         snapshot::TAG => SnapshotOp::decode(r)?,
         erasure::TAG => ErasureOp::decode(r)?,
+        node::TAG => NodeOp::decode(r)?,
         _ => return Err(malformed),
     })
 }

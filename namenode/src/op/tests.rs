@@ -7,6 +7,7 @@ use super::attribute::{
     AclEntry, AclKind, AclScope, AttributeOp as A, XAttr, XAttrMode, XAttrSpace,
 };
 use super::erasure::ErasureOp;
+use super::node::{NodeOp, NodeWish};
 use super::quota::{Limit, QuotaOp, StorageType};
 use super::snapshot::SnapshotOp;
 use super::{
@@ -133,6 +134,9 @@ fn family_ops() -> Vec<(u8, Op)> {
         (26, Op::Append { path: path("/a"), holder: "h".into(), new_block: true }),
         (46, create_coded(None)),
         (46, create_coded(Some(0o777))),
+        (47, Op::Node(NodeOp::Wish { node: name(), wish: NodeWish::Decommission })),
+        (47, Op::Node(NodeOp::Wish { node: name(), wish: NodeWish::Maintenance { until_ns: 9 } })),
+        (47, Op::Node(NodeOp::Forget { node: name() })),
         (46, Op::Erasure(ErasureOp::SetPolicy { path: path("/a"), policy: 1 })),
         (46, Op::Erasure(ErasureOp::UnsetPolicy { path: path("/a") })),
         (46, Op::Erasure(ErasureOp::Enable { policy: 5, enabled: true })),

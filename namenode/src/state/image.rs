@@ -13,6 +13,7 @@ use super::names::Node;
 use super::quotas::Quotas;
 use super::retry::RetryCache;
 use super::slab::{NONE, PageImage, Record, Side};
+use super::wishes::NodeWishes;
 use super::{Catalogue, Counters, ROOT, Snapshots, State};
 use crate::coding::{Malformed, Reader, put_text, put_u32, put_u64};
 
@@ -98,6 +99,7 @@ impl State {
         let mut sections = self.encode_sections();
         self.snapshots.encode(&mut sections);
         self.encode_erasure(&mut sections);
+        self.wishes.encode(&mut sections);
         sections
     }
 
@@ -194,6 +196,10 @@ impl State {
         // And before erasure coding, here.
         if r.remaining() > 0 {
             self.decode_erasure(r)?;
+        }
+        // And before nodes could be wished away, here.
+        if r.remaining() > 0 {
+            self.wishes = NodeWishes::decode(r)?;
         }
         r.end()
     }
@@ -436,6 +442,7 @@ impl State {
         let mut high = crc32fast::Hasher::new_with_initial(0x5eed);
         let mut bytes = self.encode_sections();
         self.encode_erasure(&mut bytes);
+        self.wishes.encode(&mut bytes);
         let mut pending = vec![ROOT];
         while let Some(slot) = pending.pop() {
             let inode = self.inodes.get(slot);

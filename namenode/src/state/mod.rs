@@ -22,6 +22,7 @@
 //! | `leases` | open files and their writers |
 //! | `retry` | replies to calls that may be repeated |
 //! | `catalogue`, `stores` | stores, versions, tables; the verbs on them |
+//! | `wishes` | what is wanted of DataNodes |
 //! | `image` | the state as pages and sections, for checkpoints; its digest |
 //!
 //! Each verb is a plan, which looks and decides and may fail, and then the change, which can't: an operation that
@@ -53,6 +54,7 @@ mod summary;
 mod tree;
 mod verbs;
 mod walk;
+mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -84,6 +86,7 @@ use quotas::Quotas;
 use retry::RetryCache;
 use slab::{IdMap, NONE, Slab};
 use snapshots::Snapshots;
+use wishes::NodeWishes;
 
 /// The slot of the root folder.
 pub(crate) const ROOT: u32 = 0;
@@ -165,6 +168,7 @@ pub struct State {
     pub(crate) links: Links,
     pub(crate) snapshots: Snapshots,
     pub(crate) erasure: Enabled,
+    pub(crate) wishes: NodeWishes,
     pub(crate) counters: Counters,
 }
 
@@ -203,6 +207,7 @@ impl State {
             links: Links::default(),
             snapshots: Snapshots::default(),
             erasure: Enabled::default(),
+            wishes: NodeWishes::default(),
             counters: Counters {
                 txid: 0,
                 next_inode: InodeId::ROOT.0,
@@ -296,6 +301,7 @@ impl State {
             }
             Op::Snapshot(op) => self.perform_on_snapshot(caller, now, op, effects),
             Op::Erasure(op) => self.perform_erasure(caller, now, op, effects),
+            Op::Node(op) => self.perform_on_node(caller, op, effects),
         }
     }
 
@@ -334,6 +340,7 @@ impl State {
             }
             Op::Snapshot(op) => self.plan_on_snapshot(caller, request.now_ns, op),
             Op::Erasure(op) => self.plan_erasure(caller, op),
+            Op::Node(op) => self.plan_on_node(caller, op),
         }
     }
 

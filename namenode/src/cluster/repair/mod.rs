@@ -71,6 +71,8 @@ pub struct Settings {
 pub(super) enum Purpose {
     /// The block needs it.
     Mend,
+    /// This node shall hold less: its replica goes when the copy has shown.
+    Relieve(NodeIndex),
 }
 
 /// A copy under way.
@@ -133,6 +135,14 @@ impl Repairs {
     pub fn knows(&self, id: BlockId) -> bool {
         let known = |id: BlockId| self.copies.contains_key(&id.0) || self.queue.contains(id);
         known(id) || (id.is_striped() && known(group_mark(id)))
+    }
+
+    /// The node that a block is being moved away from.
+    pub fn moved_from(&self, id: BlockId) -> Option<NodeIndex> {
+        match self.copies.get(&id.0)?.purpose {
+            Purpose::Relieve(from) => Some(from),
+            Purpose::Mend => None,
+        }
     }
 
     /// The copy under way that makes a replica of this block there.
@@ -286,6 +296,7 @@ impl Cluster {
         match (outcome, copy.purpose) {
             (Outcome::Done, Purpose::Mend) => self.repairs.done_blocks += 1,
             (Outcome::Failed, Purpose::Mend) => self.repairs.failed += 1,
+            (_, Purpose::Relieve(_)) => self.move_ended(id, &copy, outcome),
             _ => {}
         }
         if outcome == Outcome::Moot {
@@ -362,7 +373,7 @@ impl Cluster {
     }
 
     /// The holder that sends: the least busy one; of those, one that is to leave, else any.
-    fn source(&mut self, now_ms: u64, id: BlockId) -> Result<NodeIndex, NotNow> {
+    pub(super) fn source(&mut self, now_ms: u64, id: BlockId) -> Result<NodeIndex, NotNow> {
         let mut able = self.replicas.good_holders(id);
         able.retain(|&node| {
             let known = self.datanodes.get(node);
@@ -421,7 +432,7 @@ impl Cluster {
     }
 
     /// Nodes that hold other units of a unit's group, in whatever state; none for a replicated block.
-    fn group_siblings(&self, id: BlockId) -> Vec<NodeIndex> {
+    pub(super) fn group_siblings(&self, id: BlockId) -> Vec<NodeIndex> {
         if !id.is_striped() {
             return Vec::new();
         }

@@ -7,6 +7,7 @@ use proto::Error;
 use proto::granary::DatanodeAddress;
 
 use super::Mend;
+use crate::cluster::locate::Fate;
 use crate::op::Block;
 
 /// One thing that a check tells.
@@ -53,6 +54,12 @@ pub struct FoundFile {
     pub short: u64,
     /// Blocks whose good replicas stand in too few racks.
     pub misplaced: u64,
+    /// Blocks that could not be read without the nodes that were asked for.
+    pub lost: u64,
+    /// Their bytes.
+    pub lost_bytes: u64,
+    /// Blocks that would be down to the last.
+    pub endangered: u64,
 }
 
 /// A block of a file.
@@ -72,6 +79,10 @@ pub struct FoundBlock {
     pub damaged: bool,
     /// Further racks that it should be in.
     pub racks_lacking: usize,
+    /// What would become of it without the nodes that were asked for.
+    pub without: Fate,
+    /// Whether repair was told of it.
+    pub repairing: bool,
     /// Where the replicas are.
     pub nodes: Vec<DatanodeAddress>,
 }
@@ -106,6 +117,10 @@ impl FoundFile {
         self.damaged += u64::from(block.is_damaged());
         self.short += u64::from(block.is_short());
         self.misplaced += u64::from(block.is_misplaced());
+        let lost = block.without == Fate::Lost;
+        self.lost += u64::from(lost);
+        self.lost_bytes += if lost { block.block.length } else { 0 };
+        self.endangered += u64::from(block.without == Fate::Endangered);
     }
 }
 
@@ -150,6 +165,16 @@ pub struct Sums {
     pub replicas_wanted: u64,
     /// Replicas that blocks with some lack.
     pub replicas_lacking: u64,
+    /// Files that could not be read in whole without the nodes that were asked for.
+    pub lost_files: u64,
+    /// Their blocks that could not.
+    pub lost: u64,
+    /// The bytes of those.
+    pub lost_bytes: u64,
+    /// Blocks that would be down to the last.
+    pub endangered: u64,
+    /// Blocks that repair was told of.
+    pub repairing: u64,
 }
 
 impl Sums {
@@ -177,10 +202,15 @@ impl Sums {
         self.damaged += file.damaged;
         self.short += file.short;
         self.misplaced += file.misplaced;
+        self.lost_files += u64::from(file.lost > 0);
+        self.lost += file.lost;
+        self.lost_bytes += file.lost_bytes;
+        self.endangered += file.endangered;
     }
 
     pub(super) fn block(&mut self, block: &FoundBlock, replication_min: u32) {
         self.replicas += u64::from(block.live);
+        self.repairing += u64::from(block.repairing);
         self.replicas_wanted += u64::from(block.wanted);
         if block.is_short() {
             self.replicas_lacking += u64::from(block.wanted - block.live);

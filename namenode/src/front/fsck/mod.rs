@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 pub use events::{Event, FoundBlock, FoundFile, Sums};
 
 use super::node::{Node, truth_of};
+use crate::cluster::datanodes::NodeIndex;
+use crate::cluster::locate::Fate;
 use crate::op::{BlockState, Caller, Op, RenameMode};
 use crate::state::{BlockInfo, State};
 
@@ -57,7 +59,7 @@ pub enum Mend {
 }
 
 /// What a check looks at and does.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Every block is told, with where it is.
     pub blocks: bool,
@@ -65,6 +67,10 @@ pub struct Wanted {
     pub open: bool,
     /// What becomes of broken files.
     pub mend: Mend,
+    /// What a block lacks is copied before all else, what it has too many of is deleted.
+    pub repair: bool,
+    /// As if these nodes died now.
+    pub without: Vec<NodeIndex>,
 }
 
 /// A block without a good replica.
@@ -215,10 +221,27 @@ impl Check {
             let slot = state.slot_of_inode(inode)?;
             let blocks = state.blocks_of(slot).get(from..)?;
             let infos = blocks.iter().take(BLOCKS_PER_SLICE).map(|&slot| state.block_info(slot));
-            let look = |(at, info)| found_block(node, from + at, &info, racks);
+            let look = |(at, info)| {
+                let mut found = found_block(node, from + at, &info, racks);
+                self.look_closer(&info, &mut found);
+                found
+            };
             Some(infos.enumerate().map(look).collect::<Vec<_>>())
         });
         found.filter(|blocks| !blocks.is_empty())
+    }
+
+    /// What would be left of a block without some nodes; and its repair, if that is wanted.
+    fn look_closer(&self, info: &BlockInfo, found: &mut FoundBlock) {
+        let wanted = &self.wanted;
+        if !found.complete || (!wanted.repair && wanted.without.is_empty()) {
+            return;
+        }
+        let truth = truth_of(info);
+        self.node.volatile.cluster(|cluster, _| {
+            found.without = cluster.fate_without(info.id, &truth, &wanted.without);
+            found.repairing = wanted.repair && cluster.repair_now(info.id, &truth);
+        });
     }
 
     async fn mend(&self, path: &str) -> std::result::Result<(), Stopped> {
@@ -277,6 +300,8 @@ fn found_block(node: &Node, index: usize, info: &BlockInfo, racks: usize) -> Fou
         live: if damaged { 0 } else { nodes.len() as u32 },
         damaged,
         racks_lacking: asked.saturating_sub(in_racks.len()),
+        without: Fate::Untouched,
+        repairing: false,
         nodes,
     }
 }

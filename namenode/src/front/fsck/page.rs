@@ -105,7 +105,8 @@ fn report(
         (true, false) => Mend::Move,
         (false, false) => Mend::Leave,
     };
-    let wanted = Wanted { blocks: shown.files && shown.blocks, open: shown.open, mend };
+    let wanted =
+        Wanted { blocks: shown.files && shown.blocks, open: shown.open, mend, ..Wanted::default() };
     let (datanodes, racks) =
         node.volatile.cluster(|cluster, _| (cluster.datanodes.living(), cluster.datanodes.racks()));
     let around = Surroundings {

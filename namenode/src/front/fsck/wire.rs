@@ -31,6 +31,9 @@ fn checked(file: FoundFile) -> CheckedFile {
         damaged_blocks: file.damaged,
         short_blocks: file.short,
         misplaced_blocks: file.misplaced,
+        lost_blocks: file.lost,
+        lost_bytes: file.lost_bytes,
+        endangered_blocks: file.endangered,
     }
 }
 
@@ -63,5 +66,10 @@ fn sums_of(sums: &Sums) -> CheckedSums {
         surplus_blocks: sums.over,
         replicas: sums.replicas,
         replicas_wanted: sums.replicas_wanted,
+        lost_files: sums.lost_files,
+        lost_blocks: sums.lost,
+        lost_bytes: sums.lost_bytes,
+        endangered_blocks: sums.endangered,
+        repairing_blocks: sums.repairing,
     }
 }

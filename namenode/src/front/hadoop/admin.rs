@@ -1,11 +1,13 @@
 //! ClientNamenodeProtocol: what operators ask. DataNodes, broken files, safe mode, checkpoints, upgrades.
 //!
 //! Where HDFS needs a superuser, so does this. What has no meaning here is refused with the reason, or answered as a
-//! NameNode answers that has nothing to do: no upgrade is ever under way, and no list of hosts is kept.
+//! NameNode answers that has nothing to do: no upgrade is ever under way, and no list of hosts is read.
 
 use std::sync::Arc;
 
-use proto::granary::{self, DatanodeStatus, VolumeStatus, set_safe_mode_request::Action};
+use proto::granary::{
+    self, DatanodeStatus, NodeService, VolumeStatus, set_safe_mode_request::Action,
+};
 use proto::hadoop::hdfs::*;
 use proto::{Code, Error};
 
@@ -24,14 +26,16 @@ fn unsupported<R>(why: &str) -> Answered<R> {
 
 // ---- DataNodes.
 
-/// The DataNodes that a kind of report is about: none is ever taken out of service by hand.
+/// The DataNodes that a kind of report is about.
 fn datanodes(asked: &Asked, kind: DatanodeReportTypeProto) -> Vec<DatanodeStatus> {
     use DatanodeReportTypeProto::*;
     let wanted = |node: &DatanodeStatus| match kind {
         All => true,
         Live => node.alive,
         Dead => !node.alive,
-        Decommissioning | EnteringMaintenance | InMaintenance => false,
+        Decommissioning => node.service() == NodeService::Decommissioning,
+        EnteringMaintenance => node.service() == NodeService::EnteringMaintenance,
+        InMaintenance => node.service() == NodeService::InMaintenance,
     };
     asked.node.datanode_statuses().into_iter().filter(wanted).collect()
 }
@@ -83,10 +87,22 @@ fn described(node: &DatanodeStatus) -> DatanodeInfoProto {
         non_dfs_used: Some(sum(foreign_bytes)),
         last_update: Some(now_ms.saturating_sub(node.last_heartbeat_ms_ago)),
         xceiver_count: Some(node.active_transfers),
-        admin_state: Some(datanode_info_proto::AdminState::Normal as i32),
+        admin_state: Some(admin_state(node) as i32),
         num_blocks: Some(u32::try_from(node.replicas).unwrap_or(u32::MAX)),
         software_version: Some(node.software_version.clone()),
         ..datanode_info(&node.address.clone().unwrap_or_default())
+    }
+}
+
+/// What a DataNode is for, in HDFS's words.
+fn admin_state(node: &DatanodeStatus) -> datanode_info_proto::AdminState {
+    use datanode_info_proto::AdminState;
+    match node.service() {
+        NodeService::InService => AdminState::Normal,
+        NodeService::Decommissioning => AdminState::DecommissionInprogress,
+        NodeService::Decommissioned => AdminState::Decommissioned,
+        NodeService::EnteringMaintenance => AdminState::EnteringMaintenance,
+        NodeService::InMaintenance => AdminState::InMaintenance,
     }
 }
 
@@ -113,7 +129,7 @@ fn storage(volume: &VolumeStatus) -> StorageReportProto {
     }
 }
 
-/// There are no lists of hosts to read again.
+/// There are no lists of hosts to read again: what is wanted of DataNodes is journaled, by `granary admin node`.
 pub fn refresh_nodes(
     asked: &Asked,
     _: RefreshNodesRequestProto,

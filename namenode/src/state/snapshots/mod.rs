@@ -439,7 +439,7 @@ impl State {
     }
 }
 
-fn demand_superuser(caller: &Caller) -> Result<()> {
+pub(super) fn demand_superuser(caller: &Caller) -> Result<()> {
     if caller.superuser {
         return Ok(());
     }

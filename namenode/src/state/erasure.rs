@@ -254,30 +254,28 @@ impl State {
         Ok(plan)
     }
 
-    /// What each file's names gain and lose.
+    /// What each file's names gain and lose. What a snapshot holds of the target stays charged to it.
     fn exchange_charges(&self, plan: &Exchange) -> Vec<Charge> {
-        let (old, new) = (self.space_of(plan.target), self.space_of(plan.source));
-        let gained = signed(new) - signed(old);
+        let (old, new) = (signed(self.space_of(plan.target)), signed(self.space_of(plan.source)));
+        let (gained, left) =
+            if self.is_in_snapshot(plan.target) { (new, -new) } else { (new - old, old - new) };
         let mut charges = self.file_charges(plan.target, gained);
-        charges.extend(self.file_charges(plan.source, -gained));
+        charges.extend(self.file_charges(plan.source, left));
         charges
     }
 
     fn exchange(&mut self, plan: &Exchange, now: i64, effects: &mut Vec<Effect>) {
         self.preserve(plan.target);
         self.preserve(plan.source);
+        let files = [plan.target, plan.source];
+        let before = files.map(|file| self.space_of(file));
         // What snapshots hold of the target stays theirs: then the other file is left with nothing.
         let held = self.has_copies(plan.target);
         if held {
-            let (old, new) = (self.space_of(plan.target), self.space_of(plan.source));
-            self.charge_file(plan.target, signed(new) - signed(old));
-            self.charge_file(plan.source, -signed(new));
             self.let_blocks_go(plan.target, effects);
             self.free_list(plan.target);
             self.inodes.get_mut(plan.target).set_blocks(Body::Empty);
         } else {
-            let charges = self.exchange_charges(plan);
-            self.charge(&charges);
             self.move_bounds(plan.target, plan.source);
         }
         self.move_bounds(plan.source, plan.target);
@@ -288,8 +286,10 @@ impl State {
         if held {
             self.inodes.get_mut(plan.source).length = 0;
         }
-        self.tell_replications(plan.target, effects);
-        self.tell_replications(plan.source, effects);
+        for (file, before) in files.into_iter().zip(before) {
+            self.charge_file(file, signed(self.space_of(file)) - signed(before));
+            self.tell_replications(file, effects);
+        }
     }
 
     fn take_content(&mut self, file: u32, (body, layout): (Body, u32), now: i64) {

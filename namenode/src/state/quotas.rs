@@ -296,6 +296,12 @@ impl State {
     /// The bytes that a block is charged in a file of this layout: those of a whole one until its length is final.
     pub(super) fn charged(&self, block: u32, layout: &Layout) -> u64 {
         let record = self.blocks.get(block);
+        // What only snapshots hold may be coded in another way than the file is now.
+        let own = self.layout(record.inode);
+        let layout = match own.policy == layout.policy {
+            true => *layout,
+            false => Layout { replication: layout.replication, ..own },
+        };
         if record.state() == files::COMPLETE {
             layout.space(record.length())
         } else {

@@ -3,6 +3,7 @@
 mod acls;
 mod attributes;
 mod concat;
+mod erasure;
 mod files;
 mod names;
 mod quotas;

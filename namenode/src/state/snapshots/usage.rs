@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use proto::{InodeId, Result};
 
 use super::super::State;
+use super::super::interned::Layout;
 use super::super::quotas::{Charge, signed};
 use super::super::slab::NONE;
 use super::super::walk::Walker;
@@ -158,19 +159,21 @@ impl State {
         if self.inodes.get(slots[0]).is_folder() {
             return Kept { folders: 1, ..Kept::default() };
         }
-        let mut layout = self.layout(slots[0]);
-        let mut length = 0;
-        let mut blocks: Vec<(u32, u64)> = Vec::new();
+        let (mut replication, mut length) = (0, 0);
+        let mut blocks: Vec<(u32, u64, Layout)> = Vec::new();
         for &slot in slots {
             length = length.max(self.inodes.get(slot).length);
-            layout.replication = layout.replication.max(self.layout(slot).replication);
-            blocks.extend(self.content_of(slot));
+            let layout = self.layout(slot);
+            replication = replication.max(layout.replication);
+            // Between two snapshots the file may have been coded anew.
+            blocks.extend(self.content_of(slot).map(|(block, shown)| (block, shown, layout)));
         }
         // Of each block the most that a copy shows.
-        blocks.sort_unstable_by_key(|&(block, shown)| (block, std::cmp::Reverse(shown)));
-        blocks.dedup_by_key(|(block, _)| *block);
-        let space =
-            blocks.iter().fold(0u64, |sum, (_, shown)| sum.saturating_add(layout.space(*shown)));
+        blocks.sort_unstable_by_key(|&(block, shown, _)| (block, std::cmp::Reverse(shown)));
+        blocks.dedup_by_key(|(block, ..)| *block);
+        let space = blocks.iter().fold(0u64, |sum, (_, shown, layout)| {
+            sum.saturating_add(Layout { replication, ..*layout }.space(*shown))
+        });
         Kept { files: 1, folders: 0, length, space }
     }
 

@@ -1,9 +1,11 @@
 //! Quotas: what they refuse, what they count, and that the count is right after anything.
 
 use proptest::prelude::*;
+use proto::erasure::Policy;
 use proto::{Code, InodeId};
 
 use super::{World, create_op, delete, path, rename, root};
+use crate::op::erasure::ErasureOp;
 use crate::op::quota::{Limit, QuotaOp, StorageType};
 use crate::op::snapshot::SnapshotOp;
 use crate::op::{Block, Caller, FileRef, Op, RenameMode, Reply, Request};
@@ -265,11 +267,21 @@ enum Step {
     Quota(String, Option<u64>, Option<u64>),
     Recover(String),
     Snapshot(String, bool),
+    WriteCoded(String, u64, Option<u8>),
+    Policy(String, Option<u8>),
+    Exchange(String, String, Option<u8>),
 }
 
 fn paths() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
         .prop_map(|names| format!("/{}", names.join("/")))
+}
+
+const CELL: u64 = 1 << 20;
+
+/// What a create or a folder may say of coding: nothing, "replicated", RS-3-2, XOR-2-1.
+fn codings() -> impl Strategy<Value = Option<u8>> {
+    prop::sample::select(vec![None, Some(0), Some(2), Some(4)])
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -287,6 +299,9 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (paths(), limit(), limit()).prop_map(|(p, n, s)| Step::Quota(p, n, s)),
         2 => paths().prop_map(Step::Recover),
         3 => (paths(), any::<bool>()).prop_map(|(p, m)| Step::Snapshot(p, m)),
+        3 => (paths(), 0..4 * CELL, codings()).prop_map(|(p, l, c)| Step::WriteCoded(p, l, c)),
+        2 => (paths(), codings()).prop_map(|(p, c)| Step::Policy(p, c)),
+        4 => (paths(), paths(), codings()).prop_map(|(a, b, c)| Step::Exchange(a, b, c)),
     ]
 }
 
@@ -342,7 +357,9 @@ impl Run {
         while left > 0 {
             let op = Op::AddBlock { file: file(at), holder: "h".into(), previous: last };
             let Some(Reply::BlockAllocated { block, .. }) = self.op(op) else { break };
-            let length = left.min(4096);
+            let status = self.state.inode_status(self.inode(at)).unwrap();
+            let data = Policy::by_id(status.erasure_policy as u8).map_or(1, |p| p.data_units);
+            let length = left.min(status.block_bytes * u64::from(data));
             last = Some(Block { length, ..block });
             left -= length;
         }
@@ -351,8 +368,54 @@ impl Run {
         }
     }
 
+    fn inode(&self, at: &str) -> InodeId {
+        InodeId(self.state.status(&root(), &path(at)).unwrap().unwrap().inode)
+    }
+
+    /// A closed file of large blocks.
+    fn write_coded(&mut self, at: &str, length: u64, coding: Option<u8>) {
+        let Op::Create { path, holder, mode, unmasked, .. } = create_op(at, "h", true) else {
+            unreachable!("that is what it makes");
+        };
+        let create = Op::Create {
+            path,
+            holder,
+            mode,
+            unmasked,
+            overwrite: true,
+            create_parents: true,
+            replication: 3,
+            block_bytes: CELL,
+            erasure: coding,
+        };
+        if self.op(create).is_some() {
+            self.write(at, None, length, true);
+        }
+    }
+
+    /// Codes a file anew: the same length is written to another, and their contents are exchanged.
+    fn exchange(&mut self, target: &str, source: &str, coding: Option<u8>) {
+        let Some(status) = self.state.status(&root(), &path(target)).unwrap() else { return };
+        self.write_coded(source, status.length, coding);
+        self.op(Op::Erasure(ErasureOp::Exchange {
+            target: path(target),
+            source: path(source),
+            inode: InodeId(status.inode),
+            modified_ns: status.modified_ns,
+        }));
+    }
+
     fn step(&mut self, step: Step) {
         match step {
+            Step::WriteCoded(at, length, coding) => self.write_coded(&at, length, coding),
+            Step::Policy(at, policy) => {
+                let path = path(&at);
+                self.op(Op::Erasure(match policy {
+                    Some(policy) => ErasureOp::SetPolicy { path, policy },
+                    None => ErasureOp::UnsetPolicy { path },
+                }));
+            }
+            Step::Exchange(a, b, coding) => self.exchange(&a, &b, coding),
             Step::Mkdirs(at) => {
                 self.op(Op::Mkdirs {
                     path: path(&at),
@@ -396,7 +459,8 @@ impl Run {
                 let limit = |value: Option<u64>, unit| {
                     value.map_or(Limit::Clear, |value| Limit::Set(value * unit))
                 };
-                self.op(set_quota(&at, limit(names, 1), limit(space, 6000)));
+                let unit = if space.is_some_and(|space| space % 2 == 0) { 6000 } else { CELL };
+                self.op(set_quota(&at, limit(names, 1), limit(space, unit)));
             }
             Step::Recover(at) => self.recover(&at),
             Step::Snapshot(at, make) => {

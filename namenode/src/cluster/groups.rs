@@ -154,6 +154,11 @@ impl Cluster {
         (0..policy.units()).filter(finalized).count()
     }
 
+    /// Whether some unit of a complete group is known to be damaged.
+    pub fn has_damaged_unit(&self, group: BlockId) -> bool {
+        self.replicas.is_corrupt_group(group)
+    }
+
     /// Whether a unit of the group ever showed, or a live node was to write one.
     pub fn has_any_unit(&self, group: BlockId, policy: u8) -> bool {
         let units = Policy::by_id(policy).map_or(0, Policy::units);

@@ -4,6 +4,7 @@ use proto::erasure::Policy;
 use proto::granary::*;
 use proto::{BlockId, Code};
 
+use crate::http::get;
 use crate::world::*;
 
 const POLICY: &str = "RS-3-2-1024k";
@@ -179,4 +180,95 @@ async fn a_group_and_its_units_are_known_again_after_a_restart_and_go_with_their
         let node = &mut five[number(location)];
         node.commands("its unit goes", |c| c.invalidate.iter().any(|block| block.id == id)).await;
     }
+}
+
+/// What a check of one file finds: the file, and its blocks.
+async fn check(world: &World, path: &str) -> (CheckedFile, Vec<CheckedBlock>) {
+    let message =
+        CheckFilesRequest { caller: boss(), path: path.into(), blocks: true, ..Default::default() };
+    let mut events = world.admin().check_files(message).await.unwrap().into_inner();
+    let (mut file, mut blocks) = (None, Vec::new());
+    while let Some(event) = events.message().await.unwrap() {
+        match event.event.unwrap() {
+            check_files_event::Event::File(found) => file = Some(found),
+            check_files_event::Event::Block(found) => blocks.push(found),
+            _ => {}
+        }
+    }
+    (file.unwrap(), blocks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_tells_groups_by_their_good_units_and_how_many_are_needed() {
+    let mut world = World::with(|config| config.safemode_extension_ms = 0).await;
+    let nodes = nodes(&world, 5).await;
+    create(&mut world, "/f").await;
+    let located = world.add_block("/f", None).await;
+    let last = Block { length: 3 * MIB, ..located.block.unwrap() };
+    report(&nodes, &located, last, &[0, 1, 3]).await;
+    assert!(world.complete("/f", Some(last)).await);
+    let (file, blocks) = check(&world, "/f").await;
+    assert_eq!((file.erasure_policy, file.replication), (policy().id.into(), 1));
+    assert_eq!((file.missing_blocks, file.short_blocks), (0, 1));
+    assert_eq!((blocks[0].wanted, blocks[0].live, blocks[0].needed), (5, 3, 3));
+    assert_eq!(blocks[0].units[..], [0, 1, 3]);
+    let corrupt = unit(last, 1);
+    nodes[number(&located.locations[1])].report(corrupt, ReplicaState::Corrupt).await;
+    world.until("it is in", |s| stats(s).missing_blocks == 1).await;
+    let (file, blocks) = check(&world, "/f").await;
+    assert_eq!((file.missing_blocks, file.damaged_blocks, file.short_blocks), (1, 1, 0));
+    assert_eq!((blocks[0].live, blocks[0].damaged), (2, true));
+    assert!(world.locate("/f").await.blocks[0].corrupt);
+    let page = "/fsck?ugi=boss&path=%2F&files=1&blocks=1&locations=1";
+    let text = get(world.handle().http_addr(), page).await;
+    assert!(text.contains("/f 3145728 bytes, erasure-coded: policy=RS-3-2-1024k, 1 block(s):"), "{text}");
+    assert!(text.contains("Status: CORRUPT"), "{text}");
+    assert!(text.contains("blk_-9223372036854775808_"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_given_to_folders_and_a_files_content_is_exchanged() {
+    let mut world = World::new().await;
+    let nodes = nodes(&world, 5).await;
+    world.mkdir("/d").await;
+    let change = |action, policy: u32| ChangeErasureCodingRequest {
+        caller: boss(),
+        action,
+        path: "/d".into(),
+        policy,
+    };
+    use change_erasure_coding_request::Action;
+    let id = u32::from(policy().id);
+    let mut admin = world.admin();
+    admin.change_erasure_coding(change(Action::Set as i32, id)).await.unwrap();
+    let ask = GetErasureCodingRequest { caller: boss(), path: "/d".into() };
+    let told = admin.get_erasure_coding(ask).await.unwrap().into_inner();
+    assert_eq!((told.policy, told.own, told.policies.len()), (id, Some(id), 5));
+    assert!(told.policies.iter().any(|policy| policy.name == POLICY && policy.enabled));
+    let missing = admin.change_erasure_coding(change(Action::Unspecified as i32, id)).await;
+    assert_eq!(code(missing), Code::InvalidArgument);
+
+    let old = world.write(&nodes[0], "/plain", 9).await;
+    world.create("/d/coded").await;
+    let located = world.add_block("/d/coded", None).await;
+    let new = Block { length: 9, ..located.block.unwrap() };
+    report(&nodes, &located, new, &[0, 3, 4]).await;
+    assert!(world.complete("/d/coded", Some(new)).await);
+    let read = world.stat("/plain").await.unwrap();
+    let exchange = |inode| ExchangeContentRequest {
+        caller: boss(),
+        target: "/plain".into(),
+        source: "/d/coded".into(),
+        inode,
+        modified_ns: read.modified_ns,
+    };
+    assert_eq!(code(world.fs.exchange_content(exchange(1)).await), Code::Stale);
+    world.fs.exchange_content(exchange(read.inode)).await.unwrap();
+    let found = world.locate("/plain").await;
+    assert_eq!(found.blocks[0].block.unwrap().id, new.id);
+    assert_eq!(found.blocks[0].units[..], [0, 3, 4]);
+    assert_eq!(world.locate("/d/coded").await.blocks[0].block.unwrap().id, old.id);
+    world.restart().await;
+    assert_eq!(world.stat("/plain").await.unwrap().erasure_policy, id);
+    assert_eq!(world.stat("/d").await.unwrap().erasure_policy, id);
 }

@@ -70,6 +70,11 @@ impl Replicas {
         Some(GroupState { good: self.good_units(group), needed, wanted })
     }
 
+    /// Whether a unit of a complete group is damaged.
+    pub fn is_corrupt_group(&self, group: BlockId) -> bool {
+        self.entry(group.of_unit(MARK)).flags & CORRUPT != 0
+    }
+
     /// Forgets a group; returns its units with who holds them or was to hold them.
     pub fn remove_group(&mut self, group: BlockId) -> Vec<(BlockId, NodeIndex)> {
         let units = (0..=MARK).map(|unit| group.of_unit(unit));

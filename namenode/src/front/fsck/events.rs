@@ -4,6 +4,7 @@
 //! `BlocksTold`; then `Mended` if it was. A check ends with `Sums` or `Failed`.
 
 use proto::Error;
+use proto::erasure::Policy;
 use proto::granary::DatanodeAddress;
 
 use super::Mend;
@@ -44,6 +45,10 @@ pub struct FoundFile {
     pub blocks: u64,
     /// Whether it is being written.
     pub open: bool,
+    /// How it is coded; `None`: replicated.
+    pub coding: Option<Policy>,
+    /// Replicas wanted of each block.
+    pub replication: u32,
     /// Blocks without a good replica.
     pub missing: u64,
     /// Their bytes.
@@ -71,11 +76,13 @@ pub struct FoundBlock {
     pub block: Block,
     /// Whether its length is final: else nothing is said of it.
     pub complete: bool,
-    /// Replicas wanted.
+    /// Replicas wanted; of a block group, units.
     pub wanted: u32,
-    /// Good replicas.
+    /// Good replicas, or good units.
     pub live: u32,
-    /// Every known replica is damaged.
+    /// With fewer good ones it cannot be read: 1, or of a block group as many as it has data units with bytes.
+    pub needed: u32,
+    /// It cannot be read, and of what is lacking something is there, damaged; of a block: every known replica.
     pub damaged: bool,
     /// Further racks that it should be in.
     pub racks_lacking: usize,
@@ -85,12 +92,19 @@ pub struct FoundBlock {
     pub repairing: bool,
     /// Where the replicas are.
     pub nodes: Vec<DatanodeAddress>,
+    /// Of a block group: the unit that each of them holds.
+    pub units: Vec<u8>,
 }
 
 impl FoundBlock {
-    /// Whether no good replica is known.
+    /// Whether it cannot be read: no good replica is known, or too few good units.
     pub fn is_missing(&self) -> bool {
-        self.complete && self.live == 0
+        self.complete && self.live < self.needed
+    }
+
+    /// Whether it is a block group.
+    pub fn is_group(&self) -> bool {
+        self.block.id.is_striped()
     }
 
     /// Whether all replicas are damaged.
@@ -100,12 +114,12 @@ impl FoundBlock {
 
     /// Whether its good replicas stand in too few racks.
     pub fn is_misplaced(&self) -> bool {
-        self.complete && self.live > 0 && self.racks_lacking > 0
+        self.complete && self.live > 0 && !self.is_missing() && self.racks_lacking > 0
     }
 
     /// Whether there are good replicas, but too few.
     pub fn is_short(&self) -> bool {
-        self.complete && self.live > 0 && self.live < self.wanted
+        self.complete && !self.is_missing() && self.live < self.wanted
     }
 }
 
@@ -216,7 +230,8 @@ impl Sums {
             self.replicas_lacking += u64::from(block.wanted - block.live);
         }
         self.over += u64::from(block.complete && block.live > block.wanted);
-        self.at_min += u64::from(!block.complete || block.live >= replication_min);
-        self.below_min += u64::from(block.complete && block.live < replication_min);
+        let min = if block.is_group() { block.needed } else { replication_min };
+        self.at_min += u64::from(!block.complete || block.live >= min);
+        self.below_min += u64::from(block.complete && block.live < min);
     }
 }

@@ -22,6 +22,7 @@ pub mod wire;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use proto::erasure::Policy;
 use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 use tokio::sync::mpsc;
 
@@ -279,6 +280,8 @@ fn entry(state: &State, path: &str, slot: u32) -> Entry {
         length: inode.length,
         blocks: state.blocks_of(slot).len() as u64,
         open: inode.is_open(),
+        coding: state.layout(slot).coding(),
+        replication: state.layout(slot).replication,
         ..FoundFile::default()
     };
     Entry::File(file, InodeId(inode.id))
@@ -287,6 +290,9 @@ fn entry(state: &State, path: &str, slot: u32) -> Entry {
 /// A block and its replicas, in a cluster of so many racks. Called under the state's lock.
 fn found_block(node: &Node, index: usize, info: &BlockInfo, racks: usize) -> FoundBlock {
     let truth = truth_of(info);
+    if let Some(policy) = Policy::by_id(info.policy) {
+        return found_group(node, index, info, (policy, racks));
+    }
     let (nodes, damaged) =
         node.volatile.cluster(|cluster, _| cluster.live_locations(info.id, &truth));
     // HDFS's default placement asks for two racks if there are two.
@@ -302,7 +308,41 @@ fn found_block(node: &Node, index: usize, info: &BlockInfo, racks: usize) -> Fou
         racks_lacking: asked.saturating_sub(in_racks.len()),
         without: Fate::Untouched,
         repairing: false,
+        needed: 1,
+        units: Vec::new(),
         nodes,
+    }
+}
+
+/// A block group and its units, in a cluster of so many racks: they should stand in as many as there are.
+fn found_group(
+    node: &Node,
+    index: usize,
+    info: &BlockInfo,
+    (policy, racks): (Policy, usize),
+) -> FoundBlock {
+    let (nodes, units, damaged) = node.volatile.cluster(|cluster, _| {
+        let (nodes, units, _) = cluster.group_locations(info.id, &truth_of(info));
+        (nodes, units, cluster.has_damaged_unit(info.id))
+    });
+    let mut different = units.clone();
+    different.dedup();
+    let (live, needed) = (different.len() as u32, u32::from(policy.units_needed(info.length)));
+    let wanted = if needed == 0 { 0 } else { needed + u32::from(policy.parity_units) };
+    let in_racks: BTreeSet<&str> = nodes.iter().map(|node| node.rack.as_str()).collect();
+    FoundBlock {
+        index,
+        block: info.block(),
+        complete: info.state == BlockState::Complete,
+        wanted,
+        live,
+        needed,
+        damaged: damaged && live < needed,
+        racks_lacking: racks.min(wanted as usize).saturating_sub(in_racks.len()),
+        without: Fate::Untouched,
+        repairing: false,
+        nodes,
+        units,
     }
 }
 
@@ -343,7 +383,7 @@ impl Node {
 
     fn broken_at(&self, state: &State, slot: u32, path: &FsPath) -> Option<Broken> {
         let info = state.block_at(slot).filter(|info| info.state == BlockState::Complete)?;
-        if found_block(self, 0, &info, 0).live > 0 {
+        if !found_block(self, 0, &info, 0).is_missing() {
             return None;
         }
         let of = state.path_of(info.inode).filter(|of| of == path || path.contains(of))?;

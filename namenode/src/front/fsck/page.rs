@@ -175,7 +175,7 @@ async fn broken(node: &Node, caller: &Caller, path: &FsPath, after: &str) -> Res
     let end = node.log.read(crate::state::State::block_slots_end);
     let mut out = format!("Cookie:\t{}\n", next.unwrap_or(end.max(cookie)));
     for broken in &found {
-        out.push_str(&format!("blk_{}\t{}\n", broken.block.0, broken.path));
+        out.push_str(&format!("blk_{}\t{}\n", broken.block.0.cast_signed(), broken.path));
     }
     let count = match found.len() {
         0 if cookie == 0 => "no".to_owned(),
@@ -194,11 +194,14 @@ fn blocks(node: &Node, from: &str, caller: &Caller, ids: &str) -> Result<String>
         format!("FSCK started by {} (auth:SIMPLE) from {from} at {started}\n\n", caller.user);
     for id in ids.split_whitespace().take(BLOCK_IDS_MAX) {
         let number = id.strip_prefix("blk_").unwrap_or(id).split('_').next().unwrap_or(id);
-        let number = number.parse().map_err(|_| {
+        // Java shows the ids of block groups as negative.
+        let number = number.parse::<i64>().map(i64::cast_unsigned).or_else(|_| number.parse());
+        let number = BlockId(number.map_err(|_| {
             Error::new(Code::InvalidArgument, format!("Incorrect blockId format: {id}"))
-        })?;
+        })?);
         let known = node.log.read(|state| {
-            let info = state.block(BlockId(number))?;
+            let whole = if number.is_striped() { number.group() } else { number };
+            let info = state.block(whole)?;
             let path = state.path_of(info.inode).map_or_else(String::new, |path| path.to_string());
             Some((found_block(node, 0, &info, 0), path))
         });

@@ -80,10 +80,14 @@ impl Text {
         let FoundFile { path, length, blocks, .. } = file;
         self.files += 1;
         self.path = path.clone();
+        // As Hadoop 3 tells it; what is replicated is told as HDFS 2.7 does.
+        let coding = file
+            .coding
+            .map_or(String::new(), |policy| format!(" erasure-coded: policy={},", policy.name));
         let head = if self.shown.open && file.open {
-            format!("{path} {length} bytes, {blocks} block(s), OPENFORWRITE: ")
+            format!("{path} {length} bytes,{coding} {blocks} block(s), OPENFORWRITE: ")
         } else if self.shown.files {
-            format!("{path} {length} bytes, {blocks} block(s): ")
+            format!("{path} {length} bytes,{coding} {blocks} block(s): ")
         } else {
             ".".to_owned()
         };
@@ -101,15 +105,20 @@ impl Text {
             format!(
                 "{lead} Replica placement policy is violated for {pool}:blk_{}_{}. \
                  Block should be additionally replicated on {} more rack(s).\n",
-                block.id.0, block.stamp.0, found.racks_lacking
+                block.id.0.cast_signed(),
+                block.stamp.0,
+                found.racks_lacking
             )
         } else if found.is_damaged() {
-            format!("\n{path}: CORRUPT blockpool {pool} block blk_{}\n", block.id.0)
+            format!("\n{path}: CORRUPT blockpool {pool} block blk_{}\n", block.id.0.cast_signed())
         } else {
             let lead = if self.shown.files { String::new() } else { format!("\n{path}: ") };
             format!(
                 "{lead} Under replicated {pool}:blk_{}_{}. Target Replicas is {} but found {} replica(s).\n",
-                block.id.0, block.stamp.0, found.wanted, found.live
+                block.id.0.cast_signed(),
+                block.stamp.0,
+                found.wanted,
+                found.live
             )
         };
         out.push_str(&text);
@@ -132,12 +141,16 @@ impl Text {
         let (pool, block) = (&self.around.pool_id, found.block);
         let mut line = format!(
             "{}. {pool}:blk_{}_{} len={}",
-            found.index, block.id.0, block.stamp.0, block.length
+            found.index,
+            block.id.0.cast_signed(),
+            block.stamp.0,
+            block.length
         );
         if found.is_missing() {
             line.push_str(" MISSING!");
         } else {
-            line.push_str(&format!(" repl={}", found.live));
+            let what = if found.is_group() { "Live_repl" } else { "repl" };
+            line.push_str(&format!(" {what}={}", found.live));
             if self.shown.locations || self.shown.racks {
                 line.push_str(&format!(" [{}]", self.places(found).join(", ")));
             }
@@ -147,15 +160,19 @@ impl Text {
     }
 
     fn places(&self, found: &FoundBlock) -> Vec<String> {
-        let place = |node: &proto::granary::DatanodeAddress| {
-            let at = format!("{}:{}", node.host, node.data_port);
+        let place = |(number, node): (usize, &proto::granary::DatanodeAddress)| {
+            let unit = found.units.get(number);
+            let unit = unit.map_or(String::new(), |&unit| {
+                format!("blk_{}:", found.block.id.of_unit(unit).0.cast_signed())
+            });
+            let at = format!("{unit}{}:{}", node.host, node.data_port);
             if self.shown.racks {
                 format!("{}/{at}", node.rack)
             } else {
                 format!("DatanodeInfoWithStorage[{at},{},DISK]", storage_id(&node.uuid))
             }
         };
-        found.nodes.iter().map(place).collect()
+        found.nodes.iter().enumerate().map(place).collect()
     }
 
     /// The sums, and what surrounds them.

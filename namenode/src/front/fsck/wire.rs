@@ -34,6 +34,8 @@ fn checked(file: FoundFile) -> CheckedFile {
         lost_blocks: file.lost,
         lost_bytes: file.lost_bytes,
         endangered_blocks: file.endangered,
+        erasure_policy: file.coding.map_or(0, |policy| policy.id.into()),
+        replication: file.replication,
     }
 }
 
@@ -46,6 +48,8 @@ fn block_of(found: FoundBlock) -> CheckedBlock {
         live: found.live,
         damaged: found.damaged,
         locations: found.nodes,
+        needed: found.needed,
+        units: found.units.into(),
     }
 }
 

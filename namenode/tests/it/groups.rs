@@ -221,7 +221,10 @@ async fn a_check_tells_groups_by_their_good_units_and_how_many_are_needed() {
     assert!(world.locate("/f").await.blocks[0].corrupt);
     let page = "/fsck?ugi=boss&path=%2F&files=1&blocks=1&locations=1";
     let text = get(world.handle().http_addr(), page).await;
-    assert!(text.contains("/f 3145728 bytes, erasure-coded: policy=RS-3-2-1024k, 1 block(s):"), "{text}");
+    assert!(
+        text.contains("/f 3145728 bytes, erasure-coded: policy=RS-3-2-1024k, 1 block(s):"),
+        "{text}"
+    );
     assert!(text.contains("Status: CORRUPT"), "{text}");
     assert!(text.contains("blk_-9223372036854775808_"), "{text}");
 }

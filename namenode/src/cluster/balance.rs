@@ -49,6 +49,8 @@ struct Run {
 pub(super) struct Balancer {
     run: Option<Run>,
     shown: Shown,
+    /// Bytes per second of one node, if an operator said how many.
+    node_bytes_per_s: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -155,6 +157,25 @@ impl Cluster {
             failed: BTreeSet::new(),
         });
         self.balancer.shown = Shown { threshold_percent, bytes_per_s, ..Shown::default() };
+    }
+
+    /// The rate of a run that asks for none.
+    pub fn balance_rate(&self) -> u64 {
+        let nodes = || self.datanodes.iter().filter(|(_, node)| node.takes_writes()).count().max(1);
+        self.balancer
+            .node_bytes_per_s
+            .map_or(BYTES_PER_S, |rate| rate.saturating_mul(nodes() as u64))
+    }
+
+    /// Sets the rate by what one node may move, for the run that is under way, and for those that ask for none. As in HDFS
+    /// it is forgotten when the process ends.
+    pub fn set_balance_rate(&mut self, node_bytes_per_s: u64) {
+        self.balancer.node_bytes_per_s = Some(node_bytes_per_s);
+        let rate = self.balance_rate();
+        if let Some(run) = &mut self.balancer.run {
+            (run.bytes_per_s, run.free_at_ms) = (rate, 0);
+            self.balancer.shown.bytes_per_s = rate;
+        }
     }
 
     /// Begins no further move.

@@ -8,7 +8,7 @@ use proto::{Code, Error, Result};
 
 use super::access::Method;
 use super::node::Node;
-use crate::cluster::balance::{BYTES_PER_S, THRESHOLD_PERCENT};
+use crate::cluster::balance::THRESHOLD_PERCENT;
 use crate::cluster::datanodes::NodeIndex;
 use crate::cluster::repair::progress::Progress;
 use crate::cluster::repair::queue::Danger;
@@ -95,14 +95,14 @@ impl Node {
                 return Err(Error::new(Code::InvalidArgument, text));
             }
         };
-        let rate = match message.bytes_per_second {
-            0 => BYTES_PER_S,
-            rate => rate,
-        };
-        if action != BalanceAction::Status {
-            tracing::warn!(?action, threshold, rate, by = %caller.user, "the balancer");
-        }
         let status = self.volatile.cluster(|cluster, _| {
+            let rate = match message.bytes_per_second {
+                0 => cluster.balance_rate(),
+                rate => rate,
+            };
+            if action != BalanceAction::Status {
+                tracing::warn!(?action, threshold, rate, by = %caller.user, "the balancer");
+            }
             match action {
                 BalanceAction::Status => {}
                 BalanceAction::Start => cluster.start_balancing(threshold, rate),

@@ -138,15 +138,16 @@ pub fn refresh_nodes(
     Ok(RefreshNodesResponseProto {})
 }
 
+/// Of one DataNode, for the balancer (`granary admin balance`). As HDFS's DataNodes do, it takes no notice of 0.
 pub fn set_balancer_bandwidth(
     asked: &Asked,
-    _: SetBalancerBandwidthRequestProto,
+    request: SetBalancerBandwidthRequestProto,
 ) -> Answered<SetBalancerBandwidthResponseProto> {
     asked.enter()?;
-    unsupported(
-        "copies for repair and balancing have one bound, namenode.repair_datanode_bytes_per_s_max, \
-         which is read when the NameNode starts",
-    )
+    if let Ok(rate @ 1..) = u64::try_from(request.bandwidth) {
+        asked.node.volatile.cluster(|cluster, _| cluster.set_balance_rate(rate));
+    }
+    Ok(SetBalancerBandwidthResponseProto {})
 }
 
 // ---- Broken files.

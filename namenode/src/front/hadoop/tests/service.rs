@@ -1,6 +1,7 @@
 //! Attributes, what the NameNode says of itself, and what there is none of.
 
 use super::*;
+use crate::cluster::Cluster;
 
 fn set_owner(path: &str, user: Option<&str>, group: Option<&str>) -> SetOwnerRequestProto {
     SetOwnerRequestProto {
@@ -95,4 +96,26 @@ async fn every_protocol_of_javas_tools_is_spoken_and_others_are_not() {
     assert_eq!(world.service.protocol_version("org.apache.hadoop.NoSuchProtocol"), None);
     assert_eq!(world.service.0.access.groups_of("ann"), ["staff", "web"]);
     assert_eq!(world.service.0.access.groups_of("bob"), ["bob"]);
+}
+
+#[tokio::test]
+async fn a_bandwidth_of_the_balancer_is_that_of_each_datanode() {
+    let world = World::new().await;
+    let volatile = &world.service.0.volatile;
+    let rate = || volatile.cluster(|cluster, _| cluster.balance_status().bytes_per_s);
+    for number in 0..3 {
+        let message = crate::fuzzing::World::datanode(number);
+        volatile.cluster(|cluster, now_ms| cluster.register(now_ms, message)).unwrap();
+    }
+    let set = |bandwidth| SetBalancerBandwidthRequestProto { bandwidth };
+    let refused = world.ask_as::<Nothing>("ann", "setBalancerBandwidth", &set(5)).await;
+    assert!(refused.unwrap_err().class.ends_with("AccessControlException"));
+    let start = |cluster: &mut Cluster| cluster.start_balancing(10, cluster.balance_rate());
+    volatile.cluster(|cluster, _| start(cluster));
+    assert_eq!(rate(), crate::cluster::balance::BYTES_PER_S);
+    let _: SetBalancerBandwidthResponseProto = world.ask("setBalancerBandwidth", &set(1_000)).await;
+    assert_eq!(rate(), 3_000, "the run that is under way follows");
+    let _: SetBalancerBandwidthResponseProto = world.ask("setBalancerBandwidth", &set(0)).await;
+    volatile.cluster(|cluster, _| start(cluster));
+    assert_eq!(rate(), 3_000, "0 is no bandwidth");
 }

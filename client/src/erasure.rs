@@ -1,6 +1,6 @@
 //! Erasure-coding policies as the client works with them: found by number, turned into a layout and a coder.
 
-use proto::erasure::{Codec, Policy};
+use proto::erasure::Policy;
 use proto::{Code as ErrorCode, Error, FsPath, Result};
 use transfer::coder::{Code, Coder};
 
@@ -15,14 +15,9 @@ pub(crate) fn policy(path: &FsPath, number: u32) -> Result<Policy> {
 
 /// What computes a policy's parity; `Unsupported` if its codec is known by name alone.
 pub(crate) fn coder(path: &FsPath, policy: Policy) -> Result<Coder> {
-    let data = policy.data_units.into();
-    let code = match policy.codec {
-        Codec::ReedSolomon => Code::ReedSolomon { data, parity: policy.parity_units.into() },
-        Codec::Xor => Code::Xor { data },
-        Codec::ReedSolomonLegacy => {
-            let what = format!("{path}: policy {} cannot be coded here", policy.name);
-            return Err(Error::new(ErrorCode::Unsupported, what));
-        }
-    };
+    let code = Code::of(policy).ok_or_else(|| {
+        let what = format!("{path}: policy {} cannot be coded here", policy.name);
+        Error::new(ErrorCode::Unsupported, what)
+    })?;
     Ok(Coder::new(code))
 }

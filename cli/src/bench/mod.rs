@@ -11,11 +11,13 @@
 //! | [`target`] | the file system that is measured |
 //! | [`files`] | large and small files, calls to the NameNode |
 //! | [`tables`] | sort, tables, gets, jobs |
+//! | [`erasure`] | `granary bench erasure`: coding per core, striped files beside replicated ones |
 //! | [`namespace`] | `granary bench namespace` |
 //! | [`hadoop`] | `granary bench hadoop`: one client of HDFS's protocols, against Granary and another server |
 //!
 //! A figure of a debug build tells nothing about speed: the output says so.
 
+mod erasure;
 mod figures;
 mod files;
 mod hadoop;
@@ -78,6 +80,8 @@ pub struct BenchArgs {
 enum What {
     /// Fill the NameNode's core: memory per file, operations, checkpoint, restart
     Namespace(namespace::NamespaceArgs),
+    /// Measure erasure coding: encode and decode per core, striped files beside replicated ones
+    Erasure(erasure::ErasureArgs),
     /// Measure Granary's `hdfs://` with a client of HDFS, and another server with the same client
     Hadoop(hadoop::HadoopArgs),
 }
@@ -127,6 +131,7 @@ impl Size {
 pub async fn run(args: &BenchArgs, context: &Context, out: &mut Out) -> Result<()> {
     match &args.what {
         Some(What::Namespace(args)) => return namespace::run(args, out).await,
+        Some(What::Erasure(args)) => return erasure::run(args, context, out).await,
         Some(What::Hadoop(args)) => return hadoop::run(args, context, out).await,
         None => {}
     }
@@ -136,17 +141,7 @@ pub async fn run(args: &BenchArgs, context: &Context, out: &mut Out) -> Result<(
     let reference = url.map(|url| Target::reference(url, &user)).transpose()?;
     let mut stop = listen()?;
     let folder = Folder::make(args.dir.as_deref())?;
-    let cluster = match context.cluster {
-        Some(_) => None,
-        None => {
-            let dir = folder.path().join("cluster");
-            let progress = Progress::spinner("starting a cluster");
-            let nodes = args.datanodes as usize;
-            let cluster = Cluster::start(&context.settings, &dir, nodes, Ports::Free).await?;
-            drop(progress);
-            Some(cluster)
-        }
-    };
+    let cluster = cluster(context, &folder, args.datanodes as usize).await?;
     let measured = tokio::select! {
         measured = measure(reference, &size, context, cluster.as_ref(), &folder) => measured,
         _ = stop.next() => Err(Failure::silent(Exit::Interrupted)),
@@ -160,6 +155,24 @@ pub async fn run(args: &BenchArgs, context: &Context, out: &mut Out) -> Result<(
     stopped
 }
 
+/// A cluster of our own, unless one was named.
+async fn cluster(context: &Context, folder: &Folder, nodes: usize) -> Result<Option<Cluster>> {
+    if context.cluster.is_some() {
+        return Ok(None);
+    }
+    let dir = folder.path().join("cluster");
+    let _shown = Progress::spinner("starting a cluster");
+    Ok(Some(Cluster::start(&context.settings, &dir, nodes, Ports::Free).await?))
+}
+
+/// How to reach it, or the one that was named.
+fn client_config(context: &Context, cluster: Option<&Cluster>) -> Result<client::Config> {
+    let Some(cluster) = cluster else { return context.client_config() };
+    let mut config: client::Config = context.settings.role("client")?;
+    config.namenode.clone_from(&cluster.file().namenode);
+    Ok(config)
+}
+
 /// All rounds.
 async fn measure(
     reference: Option<Target>,
@@ -168,14 +181,7 @@ async fn measure(
     cluster: Option<&Cluster>,
     folder: &Folder,
 ) -> Result<Figures> {
-    let mut config = match cluster {
-        None => context.client_config()?,
-        Some(cluster) => {
-            let mut config: client::Config = context.settings.role("client")?;
-            config.namenode.clone_from(&cluster.file().namenode);
-            config
-        }
-    };
+    let mut config = client_config(context, cluster)?;
     let fs = Fs::connect(config.clone()).await?;
     config.short_circuit = false;
     let over_tcp = Target::Granary(Fs::connect(config).await?);

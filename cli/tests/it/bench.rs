@@ -39,3 +39,29 @@ fn a_reference_without_its_client_is_an_error_that_says_how_to_get_it() {
     home.run(&args).failed(2, "--features reference");
     home.run(&["bench", "hadoop"]).failed(2, "--features reference");
 }
+
+#[test]
+fn the_erasure_benchmark_tells_what_each_policy_and_striped_files_give() {
+    let home = Home::new();
+    let dir = home.path("bench");
+    std::fs::create_dir(&dir).unwrap();
+    let dir_arg = dir.to_str().unwrap();
+    let args = ["bench", "erasure", "--small", "--json", "--policy", "rs-3-2", "--datanodes", "5"];
+    let told = home.run(&[&args[..], &["--dir", dir_arg]].concat()).ok().json();
+    let coding = told["coding"].as_array().unwrap();
+    for policy in ["RS-6-3-1024k", "RS-3-2-1024k", "XOR-2-1-1024k", "RS-10-4-1024k"] {
+        let one = coding.iter().find(|one| one["policy"] == policy).unwrap();
+        for name in ["encode_cells", "encode_strips", "decode_one_lost", "decode_all_lost"] {
+            assert!(one[name].as_f64().unwrap() > 0.0, "{policy} {name}");
+        }
+    }
+    let files = told["files"].as_array().unwrap();
+    assert_eq!(files.len(), 3);
+    for one in files {
+        for name in ["striped", "replicated"] {
+            assert!(one[name].as_f64().unwrap() > 0.0, "{one}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    home.run(&["bench", "erasure", "--policy", "replicated"]).failed(2, "--policy");
+}

@@ -5,6 +5,7 @@ mod admin;
 mod bench;
 mod binary;
 mod config;
+mod erasure;
 mod files;
 mod help;
 mod stores;

@@ -37,6 +37,7 @@ mod mounting;
 mod output;
 mod program;
 mod progress;
+mod reload;
 mod resp;
 mod roles;
 mod signals;

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use crate::connect::Context;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Out, note};
+use crate::reload;
 use crate::signals::Stop;
 
 type Assignment = (&'static str, &'static str, String, &'static str);
@@ -162,7 +163,13 @@ pub async fn datanode(context: &Context, out: &mut Out) -> Result<()> {
             ("http", &node.http_addr()),
         ],
     )?;
-    let reason = until_told(&mut stop, datanode_ended(&node)).await;
+    let ended = async {
+        tokio::select! {
+            failure = datanode_ended(&node) => failure,
+            failure = reload::take_up_volumes(&settings, &node) => failure,
+        }
+    };
+    let reason = until_told(&mut stop, ended).await;
     stop_within(&mut stop, node.shutdown(), reason).await
 }
 
@@ -231,7 +238,7 @@ pub async fn namenode_ended(node: &namenode::Handle) -> Failure {
     Failure::new(Exit::Failure, message)
 }
 
-/// A DataNode that a NameNode refused for good.
+/// A DataNode that a NameNode refused for good, or that has too few volumes left.
 pub async fn datanode_ended(node: &datanode::Handle) -> Failure {
     node.fatal().await.into()
 }

@@ -211,16 +211,13 @@ impl Replica {
         self.visible = self.written;
     }
 
-    /// A block recovery with stamp `recovery` begins. The caller has stopped the writer.
-    pub fn begin_recovery(
-        &mut self,
-        asked: GenerationStamp,
-        recovery: GenerationStamp,
-    ) -> Result<RecoveryInfo> {
-        self.expect_state(
-            &[State::Finalized, State::BeingWritten, State::WaitingRecovery, State::UnderRecovery],
-            "recover",
-        )?;
+    /// Whether a writer who knows the replica by `asked` may go on with it under `new`: neither is older than it is.
+    pub fn check_stamps(&self, asked: GenerationStamp, new: GenerationStamp) -> Result<()> {
+        self.fence(asked, new)
+    }
+
+    /// Whether a recovery may begin: nothing newer has begun, or settled the replica.
+    pub fn check_recovery(&self, asked: GenerationStamp, recovery: GenerationStamp) -> Result<()> {
         self.fence(asked, recovery)?;
         if self.stamp >= recovery {
             return Err(stale(format!("{} is not older than recovery {recovery}", self.name())));
@@ -233,6 +230,20 @@ impl Replica {
                 self.name()
             )));
         }
+        Ok(())
+    }
+
+    /// A block recovery with stamp `recovery` begins. The caller has stopped the writer.
+    pub fn begin_recovery(
+        &mut self,
+        asked: GenerationStamp,
+        recovery: GenerationStamp,
+    ) -> Result<RecoveryInfo> {
+        self.expect_state(
+            &[State::Finalized, State::BeingWritten, State::WaitingRecovery, State::UnderRecovery],
+            "recover",
+        )?;
+        self.check_recovery(asked, recovery)?;
         let original = self.reported_state();
         self.recovery = Some((recovery, original));
         self.state = State::UnderRecovery;

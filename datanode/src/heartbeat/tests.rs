@@ -321,3 +321,67 @@ async fn a_block_group_is_recovered_with_its_good_units_and_lost_ones_come_back_
         assert!(read_block(nodes[unit].0.store(), GROUP | unit as u64, 1002).unwrap() == *bytes);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_wait_when_the_datanode_registers_again_are_not_obeyed() {
+    let namenode = NameNode::new("c");
+    let (addr, _serving) = namenode.serve("127.0.0.1:0").await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let settings = Config {
+        namenode: addr.to_string(),
+        reconnect_backoff_ms: 10,
+        reconnect_backoff_max_ms: 50,
+        command_transfers_max: 1,
+        ..config(folders[0].path())
+    };
+    let node = start(settings).await.unwrap();
+    wait_until("it is registered", || node.is_registered()).await;
+    let other = attached(addr, &folders[1]).await;
+    for id in [7, 8, 9] {
+        write_block(node.store(), id, 1001, &pattern(id, 1_000)).await.unwrap();
+    }
+    // One transfer hangs, one waits for it, and a deletion shows that both have arrived.
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = hanging.local_addr().unwrap().port().into();
+    let nobody = DatanodeAddress { data_port: port, ..address(&other) };
+    let transfer = |id, to| vec![TransferBlock { block: Some(block(id, 0)), targets: vec![to] }];
+    let first = transfer(7, nobody);
+    namenode.command(0, DatanodeCommands { transfer: first, ..Default::default() }).await;
+    let (held, _) = hanging.accept().await.unwrap();
+    let second = transfer(8, address(&other));
+    let invalidate = vec![block(9, 0)];
+    namenode.command(0, DatanodeCommands { transfer: second, ..Default::default() }).await;
+    namenode.command(0, DatanodeCommands { invalidate, ..Default::default() }).await;
+    wait_until("9 is deleted", || node.store().reported(BlockId(9)).is_none()).await;
+    {
+        let mut seen = namenode.seen.lock().unwrap();
+        seen.streams[0].abort();
+        seen.down[0] = mpsc::channel(1).0;
+    }
+    wait_until("it registers again", || namenode.seen.lock().unwrap().registers.len() == 3).await;
+    wait_until("it is registered", || node.is_registered()).await;
+    drop((held, hanging));
+    let third = transfer(7, address(&other));
+    namenode.command(2, DatanodeCommands { transfer: third, ..Default::default() }).await;
+    wait_until("the new command is obeyed", || other.store().reported(BlockId(7)).is_some()).await;
+    assert!(other.store().reported(BlockId(8)).is_none(), "the old one is not");
+    node.shutdown().await.unwrap();
+    other.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn deletions_stop_when_the_datanode_registers_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(config(folder.path())).await.unwrap();
+    for id in [7, 8] {
+        write_block(node.store(), id, 1001, &pattern(id, 1_000)).await.unwrap();
+    }
+    let (store, server) = (node.store().clone(), node.server().clone());
+    let attachment = Attachment::new(&config(folder.path()), store, server, address(&node));
+    attachment.registrations.store(2, Ordering::SeqCst);
+    attachment.delete_all(vec![block(7, 0), block(8, 0)], 1).await;
+    assert_eq!(node.store().replica_count(), 2);
+    attachment.delete_all(vec![block(7, 0), block(8, 0)], 2).await;
+    assert_eq!(node.store().replica_count(), 0);
+    node.shutdown().await.unwrap();
+}

@@ -40,6 +40,8 @@ impl Store {
                 Ok(Some(info))
             }
             Slot::Open(open) => {
+                // An older recovery does not even stop the writer.
+                open.replica().check_recovery(asked, recovery)?;
                 open.stop_writer(self.takeover_wait).await?;
                 let mut inner = open.lock();
                 if inner.replica.state() == State::Temporary {

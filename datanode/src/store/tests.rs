@@ -1,5 +1,6 @@
 //! The store against a model, through finishes, appends, deletions, recoveries and unclean stops.
 
+mod fencing;
 mod volumes;
 
 use std::collections::BTreeMap;

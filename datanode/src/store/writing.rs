@@ -111,16 +111,20 @@ impl Store {
                 self.begin_new(claim, replica, Place::Tmp, bytes, checksum).await
             }
             Purpose::Append(c) => {
-                self.reopen(claim, move |r| r.append(c.asked, c.new, c.length)).await
+                let change = move |r: &mut Replica| r.append(c.asked, c.new, c.length);
+                self.reopen(claim, c.asked, c.new, change).await
             }
             Purpose::RecoverAppend(c) => {
-                self.reopen(claim, move |r| r.recover_append(c.asked, c.new, c.length)).await
+                let change = move |r: &mut Replica| r.recover_append(c.asked, c.new, c.length);
+                self.reopen(claim, c.asked, c.new, change).await
             }
             Purpose::RecoverClose(c) => {
-                self.reopen(claim, move |r| r.recover_close(c.asked, c.new, c.length)).await
+                let change = move |r: &mut Replica| r.recover_close(c.asked, c.new, c.length);
+                self.reopen(claim, c.asked, c.new, change).await
             }
             Purpose::RecoverStreaming { asked, new, expected } => {
-                self.reopen(claim, move |r| r.recover_streaming(asked, new, expected)).await
+                let change = move |r: &mut Replica| r.recover_streaming(asked, new, expected);
+                self.reopen(claim, asked, new, change).await
             }
         }
     }
@@ -171,10 +175,13 @@ impl Store {
             .await
     }
 
-    /// Takes over a replica: stops its writer, changes its state by `change`, and opens its files in rbw.
+    /// Takes over a replica: stops its writer, changes its state by `change`, and opens its files in rbw. Whoever comes
+    /// with an older stamp than the replica's does not even stop its writer.
     async fn reopen(
         self: &Arc<Self>,
         claim: Claim,
+        asked: GenerationStamp,
+        new: GenerationStamp,
         change: impl FnOnce(&mut Replica) -> Result<()>,
     ) -> Result<WriteSession> {
         let block = claim.block();
@@ -186,6 +193,7 @@ impl Store {
         let mut replica = match &slot {
             Slot::Finalized(c) => Replica::finalized(block, c.stamp, u64::from(c.length)),
             Slot::Open(open) => {
+                open.replica().check_stamps(asked, new)?;
                 open.stop_writer(self.takeover_wait).await?;
                 // It can't have finished the replica meanwhile: that takes the claim.
                 open.replica()

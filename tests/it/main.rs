@@ -8,4 +8,5 @@ mod kills;
 mod mount;
 mod serving;
 mod striped;
+mod volumes;
 mod webhdfs;

@@ -1,9 +1,13 @@
 //! Volumes of a DataNode that come and go while it runs.
 
+use std::time::Duration;
+
 use client::CreateOptions;
 use tests::cluster::{Cluster, Options, path};
 use tests::seed::Seed;
 use tests::wait::until;
+
+const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_named_while_the_datanode_runs_is_taken_up_and_one_that_vanishes_is_left() {
@@ -23,7 +27,8 @@ async fn a_volume_named_while_the_datanode_runs_is_taken_up_and_one_that_vanishe
     let after = before.replace(&named, &format!("{named}, {second:?}"));
     std::fs::write(&file, after).expect("configuration");
     cluster.datanode(0).hang_up();
-    until("the volume is taken up", || async { second.join("identity.toml").exists() }).await;
+    let identity = second.join("identity.toml");
+    until("the volume is taken up", SOON, async || identity.exists().then_some(())).await;
     let bytes = Seed::from_env(1).bytes(1 << 20);
     for n in 0..8 {
         let name = path(&format!("/file-{n}"));
@@ -34,11 +39,11 @@ async fn a_volume_named_while_the_datanode_runs_is_taken_up_and_one_that_vanishe
     // The first volume vanishes: what the second has is served, and new files go there.
     std::fs::remove_dir_all(first.join("current")).expect("remove");
     std::fs::remove_file(first.join("identity.toml")).expect("remove");
-    until("files are written again", || async {
-        let name = path("/after");
+    until("files are written again", SOON, async || {
         let options = CreateOptions { overwrite: true, ..CreateOptions::default() };
-        let Ok(mut writer) = fs.create(&name, options).await else { return false };
-        writer.write(&bytes).await.is_ok() && writer.close().await.is_ok()
+        let mut writer = fs.create(&path("/after"), options).await.ok()?;
+        writer.write(&bytes).await.ok()?;
+        writer.close().await.ok()
     })
     .await;
     let mut served = 0;

@@ -65,7 +65,7 @@ mod tests {
         assert!(volumes_now(&started).is_err());
         write("[datanode]\nvolume = [\"/c\"]\n");
         assert!(volumes_now(&started).is_err());
-        write("[namenode]\n");
+        write("[namenode]\nreplication = 1\n");
         let given = ["datanode.volumes=[\"/a\"]".to_owned()];
         let started = Settings::load(Some(&path), &[], &given).unwrap();
         assert!(volumes_now(&started).is_err());

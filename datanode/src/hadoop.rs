@@ -66,9 +66,11 @@ impl ClientService {
             "refreshNamenodes" => "its NameNode stands in its configuration: restart it",
             "deleteBlockPool" => "it has one block pool: stop it and remove its volumes",
             "shutdownDatanode" => "stop its process with SIGTERM: it ends in order",
-            "startReconfiguration" => "its settings are read at start: restart it",
+            "startReconfiguration" => {
+                "its settings are read at start: restart it (new volumes: SIGHUP)"
+            }
             "submitDiskBalancerPlan" | "cancelDiskBalancerPlan" | "getDiskBalancerSetting" => {
-                "it has no disk balancer"
+                "it balances its volumes by itself (datanode.balance_threshold_percent)"
             }
             _ => return None,
         };

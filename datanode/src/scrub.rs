@@ -127,7 +127,7 @@ impl Scrubber {
         loop {
             let block = self.store.suspects().next().await;
             self.counters.suspects.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = self.verify(block, &throttle).await {
+            if let Err(error) = self.verify(block, &throttle, || {}).await {
                 tracing::warn!(%block, %error, "a replica under suspicion is damaged");
             }
         }
@@ -153,9 +153,9 @@ impl Scrubber {
                     left_bytes = left_bytes.saturating_sub(bytes);
                     continue;
                 }
-                self.set_pace(&throttle, &cursor, left_bytes);
                 self.tell(&volume, &cursor, left_bytes);
-                match self.verify(block, &throttle).await {
+                let pace = || self.set_pace(&throttle, &cursor, left_bytes);
+                match self.verify(block, &throttle, pace).await {
                     Ok(bytes) => cursor.verified_bytes += bytes,
                     Err(error) if error.code == Code::Corrupt => cursor.corrupt += 1,
                     Err(error) => tracing::debug!(%block, %error, "not verified"),
@@ -180,6 +180,7 @@ impl Scrubber {
 
     async fn end_round(&self, volume: &Arc<Volume>, cursor: &mut Cursor) {
         cursor.last_finished_ms = now_ms();
+        self.tell(volume, cursor, 0);
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
             volume = %volume.root().display(),
@@ -210,8 +211,9 @@ impl Scrubber {
         throttle.set(self.pace.bytes_per_s(left_bytes, cursor.started_ms, now_ms(), busy));
     }
 
-    /// Verifies one replica; tells how many bytes it had, 0 if it is gone or no longer finished.
-    async fn verify(&self, block: BlockId, throttle: &Throttle) -> Result<u64> {
+    /// Verifies one replica; tells how many bytes it had, 0 if it is gone or no longer finished. `pace` is called before
+    /// each step.
+    async fn verify(&self, block: BlockId, throttle: &Throttle, pace: impl Fn()) -> Result<u64> {
         let Some(mut verification) = Verification::begin(&self.store, block) else { return Ok(0) };
         let pool = verification.volume().pool().clone();
         loop {
@@ -226,6 +228,7 @@ impl Scrubber {
                 Ok(0) => break,
                 Ok(bytes) => {
                     self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    pace();
                     throttle.take(bytes).await;
                 }
                 Err(error) if error.code == Code::Corrupt => {
@@ -274,6 +277,7 @@ impl Scrubber {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a shell: rounds are known across restarts")]
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

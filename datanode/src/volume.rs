@@ -252,8 +252,7 @@ impl Volume {
     /// Looks whether the volume is there and takes and gives back bytes. If not, it is out of service. Blocks.
     pub fn probe(&self) -> Result<()> {
         self.check()?;
-        let identity =
-            Identity::load(&self.root).inspect_err(|error| self.fail(&error.message))?;
+        let identity = Identity::load(&self.root).inspect_err(|error| self.fail(&error.message))?;
         if identity.as_ref().map(|identity| &identity.volume_uuid)
             != Some(&self.identity().volume_uuid)
         {

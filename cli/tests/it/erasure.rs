@@ -55,6 +55,10 @@ fn errors_name_what_is_wrong() {
     assert!(put.code != 0, "one DataNode is too few for six units: {put:?}");
     cluster.run(&["admin", "ec", "enable", "replicated"]).failed(2, "name a policy");
     cluster.run(&["admin", "ec", "convert", "xor-2-1", "/none"]).failed(3, "/none");
+    cluster.run(&["fs", "put", "--ec", "replicated", "a.txt", "/r"]).ok();
+    let few = "XOR-2-1-1024k spreads a file over 3 DataNodes, and 1 are alive";
+    cluster.run(&["admin", "ec", "convert", "xor-2-1", "/r"]).failed(8, few);
+    assert_eq!(cluster.run(&["fs", "cat", "/r"]).ok().text(), "some bytes");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use client::convert::{HIDDEN_PREFIX, Wanted, hidden_name};
 use client::{Conversion, Recursion};
+use proto::erasure::Policy;
 use serde::Serialize;
 
 use crate::coding;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::fs::transfer::{Existing, PARALLEL_DEFAULT, Transfers};
 use crate::fs::{Found, Shell};
 use crate::output::Out;
@@ -93,9 +94,26 @@ pub async fn run(args: &ConvertArgs, shell: &Shell, out: &mut Out) -> Result<()>
         }
         return tell(&sums, args, out);
     }
+    if !files.is_empty() {
+        demand_datanodes(args.policy, shell).await?;
+    }
     let result = convert(files, args, shell, &mut sums).await;
     tell(&sums, args, out)?;
     result
+}
+
+/// Refuses before anything is copied what could never have all its units: the old replicas would not be let go.
+async fn demand_datanodes(policy: u32, shell: &Shell) -> Result<()> {
+    let Some(policy) = u8::try_from(policy).ok().and_then(Policy::by_id) else { return Ok(()) };
+    let status = shell.fs.cluster_status().await?;
+    let alive = status.datanodes.iter().filter(|node| node.alive).count();
+    if alive >= usize::from(policy.units()) {
+        return Ok(());
+    }
+    let (name, units) = (policy.name, policy.units());
+    let what = format!("{name} spreads a file over {units} DataNodes, and {alive} are alive");
+    Err(Failure::new(Exit::Exhausted, what)
+        .hint("files stay as they are; `granary admin ec ls` lists the policies"))
 }
 
 async fn convert(

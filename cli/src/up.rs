@@ -66,7 +66,10 @@ pub async fn run(args: &UpArgs, context: &Context, out: &mut Out) -> Result<()> 
     out.flush()?;
     let reason = until_told(&mut stop, cluster.ended()).await;
     stop_within(&mut stop, cluster.stop(), reason).await?;
-    note("stopped");
+    // Whoever wants JSON is a program, and sees the exit code.
+    if !args.json {
+        note("stopped");
+    }
     Ok(())
 }
 

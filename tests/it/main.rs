@@ -7,6 +7,7 @@ mod jobs;
 mod kills;
 mod mount;
 mod serving;
+mod snapshots;
 mod striped;
 mod volumes;
 mod webhdfs;

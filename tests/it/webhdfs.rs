@@ -36,6 +36,12 @@ async fn read(stream: &mut TcpStream) -> Reply {
     Reply { status, head, body: bytes[end..].to_vec() }
 }
 
+/// The body of a page.
+pub(crate) async fn get(addr: &str, target: &str) -> String {
+    let reply = send(addr, &sized("GET", target, b"")).await;
+    String::from_utf8_lossy(&reply.body).into_owned()
+}
+
 fn request(method: &str, target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head =
         format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n");
@@ -105,6 +111,12 @@ async fn bodies_of_each_kind_become_files_and_are_read_back() {
     let (addr, target) =
         datanode(&cluster, "GET", "/w/chunked?op=OPEN&offset=5&length=2500000").await;
     assert!(send(&addr, &sized("GET", &target, b"")).await.body == data[5..2_500_005]);
+
+    // By its inode's number, which DataNodes do not know: they are sent its path.
+    let inode = fs.status(&path("/w/sized")).await.expect("status").inode;
+    let by_inode = format!("/.reserved/.inodes/{inode}?op=OPEN&offset=2999999");
+    let (addr, target) = datanode(&cluster, "GET", &by_inode).await;
+    assert_eq!(&send(&addr, &sized("GET", &target, b"")).await.body[1..], b"tail");
 
     let (addr, target) = datanode(&cluster, "GET", "/w/chunked?op=GETFILECHECKSUM").await;
     let reply = send(&addr, &sized("GET", &target, b"")).await;

@@ -1,7 +1,8 @@
 //! Which files are open, and who writes them.
 //!
 //! When a lease was last renewed is volatile and not known here: after a restart every lease counts as fresh.
-//! Always holds: a file has a lease exactly while its inode says that it is open.
+//! Always holds: a file has a lease exactly while its inode says that it is open; one that is gone, as long as a block
+//! that snapshots hold is to be recovered.
 
 use std::collections::{BTreeMap, BTreeSet};
 

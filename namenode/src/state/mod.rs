@@ -380,10 +380,12 @@ impl State {
         self.blocks.iter().map(|(slot, _)| self.block_info(slot))
     }
 
-    /// The blocks of a file, in its order; none for a folder or what is gone.
+    /// The blocks of a file, in its order; none for a folder or what is gone, unless a snapshot holds the last block of
+    /// it and that is to be recovered.
     pub fn blocks_of_inode(&self, inode: InodeId) -> Vec<BlockInfo> {
         let slot = self.slot_of_inode(inode).filter(|&slot| !self.inodes.get(slot).is_folder());
-        let blocks = slot.map_or(&[][..], |slot| self.blocks_of(slot));
+        let blocks =
+            slot.map_or_else(|| self.blocks_to_recover(inode), |slot| self.blocks_of(slot));
         blocks.iter().map(|&slot| self.block_info(slot)).collect()
     }
 

@@ -15,6 +15,14 @@ use super::quotas::signed;
 use super::{RECOVERY_HOLDER, State};
 use crate::op::{BlockRecovery, BlockState, Caller, Effect, Op, Reply};
 
+/// What is to be recovered.
+enum Begin {
+    /// A live file.
+    File(u32),
+    /// A block of one that is gone, for snapshots.
+    Kept(u32),
+}
+
 /// What the outcome of a recovery asks for.
 enum Outcome {
     /// It was committed before.
@@ -41,8 +49,10 @@ impl State {
                 Ok(self.recovery_under_way(slot))
             }
             Op::BeginBlockRecovery { inode } => {
-                let slot = self.plan_begin_recovery(caller, *inode)?;
-                Ok((!self.inodes.get(slot).is_open()).then_some(CLOSED))
+                Ok(match self.plan_begin_recovery(caller, *inode)? {
+                    Begin::File(slot) if !self.inodes.get(slot).is_open() => Some(CLOSED),
+                    Begin::File(_) | Begin::Kept(_) => None,
+                })
             }
             Op::CommitBlockSynchronization { .. } => match self.plan_outcome(caller, op)? {
                 Outcome::Done => Ok(Some(Reply::Done)),
@@ -72,12 +82,13 @@ impl State {
                 }
             }
             Op::BeginBlockRecovery { inode } => {
-                let slot = self.plan_begin_recovery(caller, *inode)?;
-                if self.inodes.get(slot).is_open() {
-                    Ok(self.begin_recovery(slot, now, effects))
-                } else {
-                    Ok(CLOSED)
-                }
+                Ok(match self.plan_begin_recovery(caller, *inode)? {
+                    Begin::Kept(block) => self.recover_kept(*inode, block, effects),
+                    Begin::File(slot) if self.inodes.get(slot).is_open() => {
+                        self.begin_recovery(slot, now, effects)
+                    }
+                    Begin::File(_) => CLOSED,
+                })
             }
             Op::CommitBlockSynchronization { .. } => {
                 if let Outcome::Commit(slot) = self.plan_outcome(caller, op)? {
@@ -177,13 +188,16 @@ impl State {
         }
     }
 
-    fn plan_begin_recovery(&self, caller: &Caller, inode: InodeId) -> Result<u32> {
+    fn plan_begin_recovery(&self, caller: &Caller, inode: InodeId) -> Result<Begin> {
         if !caller.superuser {
             let message = format!("user {} may not begin the recovery of {inode}", caller.user);
             return error(Code::PermissionDenied, message);
         }
+        if let Some(block) = self.unfinished_of(inode) {
+            return Ok(Begin::Kept(block));
+        }
         match self.slot_of_inode(inode).filter(|&slot| !self.inodes.get(slot).is_folder()) {
-            Some(slot) => Ok(slot),
+            Some(slot) => Ok(Begin::File(slot)),
             None => error(Code::NotFound, format!("no file is {inode}")),
         }
     }
@@ -270,6 +284,11 @@ impl State {
             unreachable!("called for commitBlockSynchronization alone");
         };
         let file = self.blocks.get(slot).inode;
+        if self.inodes.get(file).is_frozen() {
+            let length = if *delete_block { 0 } else { *new_length };
+            self.commit_kept(slot, *new_stamp, length, effects);
+            return;
+        }
         if *delete_block {
             self.drop_last_block(file, slot, effects);
         } else {

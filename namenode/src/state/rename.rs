@@ -85,7 +85,6 @@ impl State {
         self.catalogue.demand_unguarded(source)?;
         self.catalogue.demand_unguarded(target)?;
         self.demand_no_snapshots(slot, source)?;
-        demand_no_reserved_name(target)?;
         if walk.missing > 1 {
             let parent = target.parent().unwrap_or_else(FsPath::root);
             return error(
@@ -93,6 +92,7 @@ impl State {
                 format!("{parent}, the folder of {target}, is not there"),
             );
         }
+        demand_no_reserved_name(target)?;
         self.demand_not_nested(slot, walk.folder, target)?;
         if let Some(old) = walk.target {
             self.plan_replace(caller, slot, old, walk.folder, target, mode)?;

@@ -170,7 +170,6 @@ impl State {
         missing: usize,
         create_parents: bool,
     ) -> Result<()> {
-        demand_no_reserved_name(path)?;
         self.demand(caller, folder, WRITE, path)?;
         if missing > 1 && !create_parents {
             let parent = path.parent().unwrap_or_else(FsPath::root);
@@ -179,7 +178,7 @@ impl State {
                 format!("{parent}, the folder of {path}, does not exist"),
             );
         }
-        Ok(())
+        demand_no_reserved_name(path)
     }
 
     fn mkdirs(&mut self, caller: &Caller, now: i64, op: &Op) -> Result<Reply> {
@@ -329,11 +328,11 @@ impl State {
             return;
         }
         let id = InodeId(inode.id);
-        self.let_blocks_go(slot, effects);
-        self.free_list(slot);
         if let Some(lease) = self.leases.remove(id) {
             effects.push(Effect::LeaseGone { inode: id, holder: lease.holder });
         }
+        self.let_blocks_go(slot, effects);
+        self.free_list(slot);
         self.counters.files -= 1;
         self.forget_inode(slot);
     }

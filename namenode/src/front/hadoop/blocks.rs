@@ -315,6 +315,8 @@ pub async fn recover_lease(
     asked: Asked,
     request: RecoverLeaseRequestProto,
 ) -> Answered<RecoverLeaseResponseProto> {
+    let path = asked.path(&request.src)?;
+    asked.node.log.read(|state| state.demand_outside_snapshots(&path))?;
     // Of a closed file there is nothing to recover, and nothing to be permitted.
     let closed =
         |status: &granary::FileStatus| status.kind() == FileKind::File && !status.open_for_write;
@@ -323,7 +325,7 @@ pub async fn recover_lease(
     }
     let message = granary::RecoverLeaseRequest {
         caller: asked.caller(),
-        path: asked.path(&request.src)?.to_string(),
+        path: path.to_string(),
         holder: request.client_name,
     };
     let reply = asked.node.recover_lease(message, asked.peer()).await?;

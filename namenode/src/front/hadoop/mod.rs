@@ -31,7 +31,7 @@ mod convert;
 pub(super) mod erasure;
 mod errors;
 mod namespace;
-mod paths;
+pub(crate) mod paths;
 mod quotas;
 mod service;
 mod snapshots;

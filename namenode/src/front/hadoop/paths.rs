@@ -11,6 +11,7 @@ use proto::{Code, Error, FsPath, InodeId, Result};
 use super::Asked;
 use super::errors::{Answered, Failure};
 use crate::front::attributes::raw_path;
+use crate::front::node::Node;
 use crate::state::demand_raw;
 
 /// Where an inode is found by its number.
@@ -24,25 +25,31 @@ fn long_name(text: &str) -> Option<&str> {
     text.split('/').find(|name| name.len() > NAME_BYTES_MAX)
 }
 
+/// The path of what is named by its inode's number; `None`: it is named by its path.
+pub fn path_by_inode(node: &Node, text: &str) -> Result<Option<FsPath>> {
+    let Some(rest) = text.strip_prefix(INODES) else { return Ok(None) };
+    let (number, below) = rest.split_once('/').unwrap_or((rest, ""));
+    let missing = || Error::new(Code::NotFound, format!("{text}: there is no such inode"));
+    let inode = InodeId(number.parse().map_err(|_| missing())?);
+    let at = node.log.read(|state| state.path_of(inode)).ok_or_else(missing)?;
+    match (below, at.is_root()) {
+        ("", _) => Ok(Some(at)),
+        (_, true) => FsPath::parse(&format!("/{below}")).map(Some),
+        (_, false) => FsPath::parse(&format!("{at}/{below}")).map(Some),
+    }
+}
+
 impl Asked {
     /// The path of a message.
     pub fn path(&self, text: &str) -> Result<FsPath> {
-        let Some(rest) = text.strip_prefix(INODES) else {
-            let (path, raw) = raw_path(text)?;
-            if raw {
-                demand_raw(&self.enter()?.0)?;
-            }
+        if let Some(path) = path_by_inode(&self.node, text)? {
             return Ok(path);
-        };
-        let (number, below) = rest.split_once('/').unwrap_or((rest, ""));
-        let missing = || Error::new(Code::NotFound, format!("{text}: there is no such inode"));
-        let inode = InodeId(number.parse().map_err(|_| missing())?);
-        let at = self.node.log.read(|state| state.path_of(inode)).ok_or_else(missing)?;
-        match (below, at.is_root()) {
-            ("", _) => Ok(at),
-            (_, true) => FsPath::parse(&format!("/{below}")),
-            (_, false) => FsPath::parse(&format!("{at}/{below}")),
         }
+        let (path, raw) = raw_path(text)?;
+        if raw {
+            demand_raw(&self.enter()?.0)?;
+        }
+        Ok(path)
     }
 
     /// The path of something to look at; `None` if it can't be there.
@@ -68,6 +75,7 @@ impl Asked {
             let message = format!("Invalid path name {text}");
             return Err(Failure::java(exceptions::INVALID_PATH, message));
         }
+        self.node.log.read(|state| state.demand_outside_snapshots(&path))?;
         let reserved = path.components().next().filter(|name| *name == RESERVED);
         if let Some(name) = reserved.or(path.name().filter(|name| *name == SNAPSHOT)) {
             let message = format!("File name \"{name}\" is reserved and cannot be created.");

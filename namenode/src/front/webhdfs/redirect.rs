@@ -24,6 +24,7 @@ use super::{Ask, file_does_not_exist};
 use crate::cluster::datanodes::NodeIndex;
 use crate::cluster::placement::Wanted;
 use crate::front::access::Method;
+use crate::front::hadoop::paths::path_by_inode;
 
 /// Parameters that are not the DataNode's business, or that are set anew.
 const KEPT: &[&str] = &[
@@ -189,12 +190,15 @@ fn excluded(ask: &Ask) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Sends the client there: 307, or 200 with the address if it asked not to be redirected.
+/// Sends the client there: 307, or 200 with the address if it asked not to be redirected. A DataNode knows paths, and no
+/// inodes by their numbers.
 fn to_datanode(ask: &Ask, at: Target) -> Result<Response> {
+    let path = path_by_inode(ask.node(), ask.path.as_str());
+    let path = path.map_err(|error| Exception::of(error, Verb::Other))?;
     let location = format!(
         "http://{}{PREFIX}{}?op={}&user.name={}&namenoderpcaddress={}{}",
         host_port(&at.host, at.http_port),
-        paths::encode_path(ask.path.as_str()),
+        paths::encode_path(path.as_ref().unwrap_or(&ask.path).as_str()),
         ask.op,
         paths::encode_query(&ask.identity.user),
         rpc_address(ask),

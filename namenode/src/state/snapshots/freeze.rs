@@ -174,10 +174,10 @@ impl State {
         self.inode_slots.remove(id - InodeId::ROOT.0);
         self.counters.files -= 1;
         self.snapshots.copies.insert((id, slot), tag);
-        for block in self.blocks_of(slot).to_vec() {
-            self.finish_block(block, effects);
-        }
         self.settle_kept(id, &[]);
+        if let Some(&last) = self.blocks_of(slot).last() {
+            self.finish_kept(id, last, effects);
+        }
     }
 
     /// A block that nobody writes any more is final with what is known of it.
@@ -269,6 +269,7 @@ impl State {
             self.drop_attributes(slot);
             self.inodes.remove(slot);
             self.settle_kept(id, &kept);
+            self.end_kept_recovery(InodeId(id), effects);
             if let Some((file, before)) = live {
                 self.charge_file(file, signed(self.space_of(file)) - signed(before));
             }
@@ -291,6 +292,7 @@ impl State {
         for &other in others.iter().rev() {
             holders.extend(self.blocks_of(other).iter().map(|&block| (block, other)));
         }
+        let last = blocks.last().copied().filter(|last| holders.contains_key(last));
         for block in blocks {
             if !holders.contains_key(&block) {
                 self.forget_block(block, effects);
@@ -298,14 +300,17 @@ impl State {
         }
         let before = self.replication_wanted(leaver, None);
         let replication = self.replication_wanted(leaver, Some(leaver));
+        let live_goes = !self.inodes.get(leaver).is_frozen();
         for (slot, holder) in holders {
             if self.blocks.get(slot).inode == leaver {
                 self.blocks.get_mut(slot).inode = holder;
-                self.finish_block(slot, effects);
             }
             if replication != before {
                 self.tell_replication(slot, replication, effects);
             }
+        }
+        if live_goes && let Some(last) = last {
+            self.finish_kept(id, last, effects);
         }
     }
 
@@ -411,7 +416,13 @@ impl State {
 
     /// A recovery found less of a block than was known: what is lost, frozen files can't show any more.
     pub(in super::super) fn shorten_copies(&mut self, file: u32, block: u32, length: u64) {
-        for copy in self.other_holders(self.inodes.get(file).id, file) {
+        let copies = self.other_holders(self.inodes.get(file).id, file);
+        self.shorten(&copies, block, length);
+    }
+
+    /// Frozen files show no more than `length` bytes of a block from now on.
+    pub(super) fn shorten(&mut self, copies: &[u32], block: u32, length: u64) {
+        for &copy in copies {
             let shown = self.shown_of(copy, block);
             if !self.blocks_of(copy).contains(&block) || shown <= length {
                 continue;

@@ -88,6 +88,14 @@ impl State {
         Ok(Look::Inode(seen))
     }
 
+    /// Fails for a path in a snapshot, or of a folder's snapshots: nothing there is changed.
+    pub(crate) fn demand_outside_snapshots(&self, path: &FsPath) -> Result<()> {
+        match self.walk(&Caller::superuser(""), path) {
+            Err(error) if error.code == Code::ReadOnlySnapshot => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What a reader's path leads to, which must be a file or folder.
     pub(crate) fn existing_seen(&self, caller: &Caller, path: &FsPath) -> Result<Seen> {
         match self.look(caller, path)? {
@@ -145,7 +153,7 @@ impl State {
     pub(in super::super) fn nothing_listed(&self, path: &FsPath) -> Result<Option<Listing>> {
         let of = path.parent().filter(|_| path.name() == Some(DOT_SNAPSHOT));
         match of.map(|of| (self.look(&Caller::superuser(""), &of), of)) {
-            Some((Ok(Look::Inode(seen)), of)) if self.inodes.get(seen.slot).is_live_folder() => {
+            Some((Ok(Look::Inode(seen)), of)) if self.inodes.get(seen.slot).is_folder() => {
                 Err(not_snapshottable(&of))
             }
             _ => Ok(None),

@@ -6,6 +6,7 @@
 //! | `look` | paths under `.snapshot`, and what readers ask of snapshots |
 //! | `diff` | what differs between two snapshots |
 //! | `image` | snapshots in checkpoints and in the digest |
+//! | `unfinished` | blocks that only snapshots hold, and that their writers did not finish |
 //! | `usage` | what only snapshots hold, for sums and quotas |
 //!
 //! Copied lazily, by folder (docs/decisions/0008-snapshots-copied-by-folder.md). A snapshot of a folder is one
@@ -23,6 +24,7 @@ mod image;
 mod look;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod usage;
 
 use std::collections::BTreeMap;

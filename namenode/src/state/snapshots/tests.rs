@@ -2,6 +2,7 @@
 
 mod kept;
 mod model;
+mod unfinished;
 mod usage;
 
 use proto::{Code, InodeId};

@@ -87,8 +87,8 @@ fn create_answers_by_what_is_there() {
     world.effects.clear();
     world.ok(create_op("/f", "other", true));
     assert_ne!(world.status("/f").unwrap().inode, inode);
-    assert!(matches!(world.effects[0], Effect::BlockRemoved { .. }), "{:?}", world.effects);
-    assert!(matches!(world.effects[1], Effect::LeaseGone { .. }));
+    assert!(matches!(world.effects[0], Effect::LeaseGone { .. }), "{:?}", world.effects);
+    assert!(matches!(world.effects[1], Effect::BlockRemoved { .. }));
     world.mkdirs("/d", 0o755);
     assert_eq!(world.code(create_op("/d", "h", true)), Code::AlreadyExists);
     assert_eq!(world.code(create_op("/x", RECOVERY_HOLDER, true)), Code::InvalidArgument);

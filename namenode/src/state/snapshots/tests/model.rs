@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::granary::FileStatus;
-use proto::{BlockId, Code, FsPath, InodeId, Result};
+use proto::{BlockId, Code, FsPath, GenerationStamp, InodeId, Result};
 
 use super::kept::{load, write};
 use super::usage;
@@ -325,6 +325,37 @@ impl Run {
         }
     }
 
+    /// DataNodes settle the last blocks that files left to snapshots, as they are known.
+    fn settle(&mut self) {
+        let pending: Vec<_> = self
+            .main
+            .state
+            .leases()
+            .filter(|(inode, _)| self.main.state.inode_status(*inode).is_none())
+            .map(|(inode, lease)| (inode, lease.recovery.expect("it was begun")))
+            .collect();
+        for (inode, recovery) in pending {
+            let again = self.rng.next(3) == 0;
+            let mut stamp = GenerationStamp(recovery.stamp);
+            if again
+                && let Ok(Reply::Recovering { recovery: Some(begun), .. }) =
+                    self.main.run(Op::BeginBlockRecovery { inode })
+            {
+                stamp = begun.new_stamp;
+            }
+            let block = self.main.state.blocks_of_inode(inode).pop().expect("a block").block();
+            self.main
+                .run(Op::CommitBlockSynchronization {
+                    block,
+                    new_stamp: stamp,
+                    new_length: block.length,
+                    close_file: true,
+                    delete_block: false,
+                })
+                .unwrap();
+        }
+    }
+
     fn change(&mut self, path: &str) {
         let op = match self.rng.next(5) {
             0 => {
@@ -447,6 +478,7 @@ impl Run {
             13 => {
                 let path = self.existing(true);
                 self.recover(&path);
+                self.settle();
             }
             14..=15 => {
                 let file = self.rng.next(3) > 0;
@@ -579,6 +611,7 @@ fn run(seed: u64) {
         run.forget();
         run.check();
     }
+    assert!(run.main.state.leases().all(|(inode, _)| run.main.state.inode_status(inode).is_some()));
     assert!(
         run.main.state.snapshots.copies.is_empty() && run.main.state.snapshots.sharers.is_empty()
     );

@@ -26,7 +26,7 @@ async fn a_file_deleted_while_it_is_written_stays_readable_in_its_snapshot() {
     // More than the snapshot shows is on its way.
     writer.write(&data).await.expect("write");
     writer.flush().await.expect("flush");
-    fs.delete(&path("/d/f"), false).await.expect("delete");
+    fs.delete(&path("/d/f"), client::Recursion::No).await.expect("delete");
     drop(writer.close().await);
     let seen = path("/d/.snapshot/s/f");
     let status = fs.status(&seen).await.expect("status");

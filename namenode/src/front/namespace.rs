@@ -18,7 +18,7 @@ use super::access::{Method, check_principal};
 use super::node::{Node, host_of, path, unexpected};
 use crate::op::{self, Op, Reply};
 
-/// Blocks in one reply to GetBlockLocations: about 400 bytes each with three replicas.
+/// Blocks in one page that GetBlockLocations gives: about 400 bytes each with three replicas.
 const LOCATED_BLOCKS_MAX: usize = 20_000;
 
 /// The service.
@@ -127,11 +127,22 @@ impl Node {
         Ok(GetListingReply { entries: listing.entries, remaining: listing.remaining })
     }
 
+    /// One page of a range's blocks: who wants more asks from the end of the last one on.
     pub(super) fn get_block_locations(
         &self,
         message: GetBlockLocationsRequest,
         peer: Peer,
     ) -> Result<LocatedBlocks> {
+        self.locate_blocks(message, peer, LOCATED_BLOCKS_MAX).map(|(located, _)| located)
+    }
+
+    /// The first blocks of a range, at most `blocks_max`, and how many the whole range has.
+    pub(super) fn locate_blocks(
+        &self,
+        message: GetBlockLocationsRequest,
+        peer: Peer,
+        blocks_max: usize,
+    ) -> Result<(LocatedBlocks, usize)> {
         let (caller, _) = self.enter(Method::GetBlockLocations, message.caller)?;
         let path = path(&message.path)?;
         let found = self
@@ -139,7 +150,8 @@ impl Node {
             .read(|state| state.block_locations(&caller, &path, message.offset, message.length))?;
         let host = host_of(peer);
         let located = |(offset, info): &_| self.located(*offset, info, &host);
-        Ok(LocatedBlocks {
+        let count = found.blocks.len();
+        let located = LocatedBlocks {
             under_construction: found.status.open_for_write,
             // What a snapshot shows is complete, though a writer may be going on in the block.
             last_block_complete: !found.status.open_for_write
@@ -147,10 +159,11 @@ impl Node {
                     .last
                     .as_ref()
                     .is_none_or(|(_, info)| info.state == op::BlockState::Complete),
-            blocks: found.blocks.iter().take(LOCATED_BLOCKS_MAX).map(located).collect(),
+            blocks: found.blocks.iter().take(blocks_max).map(located).collect(),
             last_block: found.last.as_ref().map(located),
             status: Some(found.status),
-        })
+        };
+        Ok((located, count))
     }
 
     pub(super) fn get_fs_stats(&self, _: GetFsStatsRequest, _: Peer) -> Result<FsStats> {

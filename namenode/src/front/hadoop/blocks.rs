@@ -19,6 +19,8 @@ const NOT_NEAR: [i32; 2] =
     [AddBlockFlagProto::NoLocalWrite as i32, AddBlockFlagProto::IgnoreClientLocality as i32];
 /// DataNodes that a writer may wish for; what he names beyond is passed over.
 const FAVOURED_MAX: usize = 64;
+/// Blocks in one answer to getBlockLocations, of about 400 bytes each with three replicas: clients take 128 MiB.
+const LOCATED_BLOCKS_MAX: usize = 200_000;
 /// A host that no DataNode has.
 const NO_HOST: &str = "-";
 
@@ -374,11 +376,22 @@ pub fn get_block_locations(
         offset: request.offset,
         length: request.length,
     };
-    let located = asked.node.get_block_locations(message, asked.peer()).map_err(|error| {
+    let found = asked.node.locate_blocks(message, asked.peer(), LOCATED_BLOCKS_MAX);
+    let (located, count) = found.map_err(|error| {
         Failure::from(error).with_class(Code::ParentNotFolder, exceptions::FILE_NOT_FOUND)
     })?;
+    demand_whole_range(&request.src, located.blocks.len(), count)?;
     let locations = Some(located_blocks(&asked.node.pool_id, &located));
     Ok(GetBlockLocationsResponseProto { locations })
+}
+
+/// A range is answered whole or not at all: HDFS's clients take what comes for all there is.
+pub(super) fn demand_whole_range(path: &str, given: usize, count: usize) -> Answered<()> {
+    if given == count {
+        return Ok(());
+    }
+    let message = format!("{path}: {count} blocks in one range, at most {given}: ask for a part");
+    Err(Failure::java(exceptions::IO, message))
 }
 
 pub fn get_located_file_info(

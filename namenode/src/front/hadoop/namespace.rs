@@ -122,7 +122,11 @@ pub async fn mkdirs(asked: Asked, request: MkdirsRequestProto) -> Answered<Mkdir
                 return Err(error.into());
             }
         }
-        Err(error) => return Err(error.into()),
+        // A reserved name.
+        Err(error) => {
+            let class = exceptions::HADOOP_ILLEGAL_ARGUMENT;
+            return Err(Failure::from(error).with_class(Code::InvalidArgument, class));
+        }
     }
     Ok(MkdirsResponseProto { result: true })
 }

@@ -1,11 +1,12 @@
 //! Files that are written and read: create, blocks, append, truncate, leases, locations. DataNodes are played.
 
-use proto::granary::{DatanodeAddress, DatanodeRegister, ReplicaState, VolumeStatus};
+use proto::granary::{self, DatanodeAddress, DatanodeRegister, ReplicaState, VolumeStatus};
 use proto::{BlockId, GenerationStamp};
 
 use super::*;
 use crate::cluster::datanodes::Registration;
 use crate::cluster::replicas::Reported;
+use crate::front::hadoop::blocks::demand_whole_range;
 use crate::front::node::look_up;
 
 pub(super) const HOLDER: &str = "DFSClient_1";
@@ -384,6 +385,37 @@ async fn truncate_at_a_blocks_end_is_done_at_once_and_beyond_the_file_is_refused
     assert_eq!(world.stat("/f").await.unwrap().length, 3);
     world.file(&at, "/g", 7).await;
     assert!(world.ask::<TruncateResponseProto>("truncate", &truncate("/g", 0)).await.result);
+}
+
+/// HDFS's clients take an answer for the whole range: it was cut silently at 20,000 blocks.
+#[tokio::test]
+async fn a_range_of_blocks_is_answered_whole_and_in_pages_to_who_asks_on() {
+    let world = World::new().await;
+    let at = world.datanode(1);
+    for name in ["/f", "/g", "/h"] {
+        world.file(&at, name, 7).await;
+    }
+    let concat = ConcatRequestProto { trg: "/f".into(), srcs: vec!["/g".into(), "/h".into()] };
+    let _: ConcatResponseProto = world.ask("concat", &concat).await;
+    let offsets = |located: &granary::LocatedBlocks| {
+        located.blocks.iter().map(|block| block.offset).collect::<Vec<_>>()
+    };
+    let page = |offset| {
+        let message = granary::GetBlockLocationsRequest {
+            caller: Some(granary::Caller { user: "root".into(), ..Default::default() }),
+            path: "/f".into(),
+            offset,
+            length: 100,
+        };
+        world.service.0.locate_blocks(message, None, 2).unwrap()
+    };
+    let (first, count) = page(0);
+    assert_eq!((offsets(&first), count), (vec![0, 7], 3));
+    let (rest, count) = page(14);
+    assert_eq!((offsets(&rest), count), (vec![14], 1));
+    assert_eq!(world.locate("/f").await.blocks.len(), 3);
+    assert!(demand_whole_range("/f", 3, 3).is_ok());
+    assert!(demand_whole_range("/f", 2, 3).is_err());
 }
 
 #[tokio::test]

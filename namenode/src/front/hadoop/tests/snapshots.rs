@@ -213,3 +213,57 @@ async fn a_repeated_call_gets_the_first_ones_answer() {
     assert_eq!(first.snapshot_path, second.snapshot_path);
     assert_eq!(world.names("/d/.snapshot").await.len(), 1);
 }
+
+#[tokio::test]
+async fn what_is_done_under_a_snapshot_gets_hdfs_classes_and_attributes_are_those_of_then() {
+    let world = World::new().await;
+    world.mkdirs("/d/sub").await;
+    world.mkdirs("/plain").await;
+    world.allow("/d").await;
+    let x = XAttrProto { namespace: 0, name: "x".into(), value: Some(vec![1].into()) };
+    let set = |value: u8| SetXAttrRequestProto {
+        src: "/d/sub".into(),
+        x_attr: Some(XAttrProto { value: Some(vec![value].into()), ..x.clone() }),
+        flag: Some(3),
+    };
+    let _: SetXAttrResponseProto = world.ask("setXAttr", &set(1)).await;
+    let _: CreateSnapshotResponseProto = world.ask("createSnapshot", &make("/d", Some("s"))).await;
+    let _: SetXAttrResponseProto = world.ask("setXAttr", &set(2)).await;
+    let get = GetXAttrsRequestProto { src: "/d/.snapshot/s/sub".into(), x_attrs: vec![] };
+    let got: GetXAttrsResponseProto = world.ask("getXAttrs", &get).await;
+    assert_eq!(got.x_attrs[0].value.as_deref(), Some(&[1][..]));
+    let acl = GetAclStatusRequestProto { src: "/d/.snapshot/s/sub".into() };
+    let _: GetAclStatusResponseProto = world.ask("getAclStatus", &acl).await;
+    let acl = GetAclStatusRequestProto { src: "/d/.snapshot/s/none".into() };
+    assert_eq!(world.refused("getAclStatus", &acl).await, "FileNotFoundException");
+    let read_only = "SnapshotAccessControlException";
+    for path in ["/d/.snapshot", "/d/.snapshot/x", "/d/.snapshot/s/x", "/d/.snapshot/s/.snapshot"] {
+        assert_eq!(world.refused("create", &super::files::create(path)).await, read_only, "{path}");
+        let lease = RecoverLeaseRequestProto { src: path.into(), client_name: "x".into() };
+        assert_eq!(world.refused("recoverLease", &lease).await, read_only, "{path}");
+    }
+    let mkdir = |path: &str, create_parent| MkdirsRequestProto {
+        src: path.into(),
+        masked: FsPermissionProto { perm: 0o755 },
+        create_parent,
+        ..Default::default()
+    };
+    let class = world.refused("mkdirs", &mkdir("/plain/.snapshot/x", false)).await;
+    assert_eq!(class, "FileNotFoundException");
+    let class = world.refused("mkdirs", &mkdir("/plain/.snapshot/x", true)).await;
+    assert_eq!(class, "HadoopIllegalArgumentException");
+    let rename = Rename2RequestProto {
+        src: "/plain".into(),
+        dst: "/none/.snapshot/x".into(),
+        overwrite_dest: false,
+        ..Default::default()
+    };
+    assert_eq!(world.refused("rename2", &rename).await, "FileNotFoundException");
+    let list = |path: &str| GetListingRequestProto {
+        src: path.into(),
+        start_after: vec![].into(),
+        need_location: false,
+    };
+    let class = world.refused("getListing", &list("/d/.snapshot/s/.snapshot")).await;
+    assert_eq!(class, "SnapshotException");
+}

@@ -6,10 +6,11 @@
 //! who wait while one runs are served by the next one. Which replicas are here is the store's knowledge, not this
 //! module's.
 
+mod probe;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -22,12 +23,6 @@ use crate::config::Config;
 use crate::disk::DiskPool;
 use crate::identity::{self, FORMAT_VERSION, Identity};
 use crate::layout::{self, Folder};
-
-/// Failed reads of replicas after which a volume is out of service.
-const READ_ERRORS_MAX: u64 = 16;
-/// The file that a probe writes.
-const PROBE_NAME: &str = "probe";
-const PROBE_BYTES: &[u8; 16] = b"granary probes.\n";
 
 /// What a volume takes from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -230,62 +225,6 @@ impl Volume {
             self.fail(&told.message);
         }
         told
-    }
-
-    /// The error of a read of one replica. A sector that can't be read is damage to that replica, and `Corrupt`, if the
-    /// disk takes and gives back bytes elsewhere; otherwise, and after [`READ_ERRORS_MAX`] of them, the volume is out of
-    /// service.
-    pub fn read_error(&self, what: impl std::fmt::Display, error: &io::Error) -> Error {
-        if error.raw_os_error() != Some(libc::EIO) || self.is_failed() {
-            return self.io_error(what, error);
-        }
-        let errors = self.read_errors.fetch_add(1, Ordering::Relaxed) + 1;
-        if errors >= READ_ERRORS_MAX {
-            return self.io_error(format_args!("{what} (error number {errors})"), error);
-        }
-        match self.probe() {
-            Ok(()) => Error::new(Code::Corrupt, format!("{what}: {error}")),
-            Err(told) => told,
-        }
-    }
-
-    /// Looks whether the volume is there and takes and gives back bytes. If not, it is out of service. Blocks.
-    pub fn probe(&self) -> Result<()> {
-        self.check()?;
-        let identity = Identity::load(&self.root).inspect_err(|error| self.fail(&error.message))?;
-        if identity.as_ref().map(|identity| &identity.volume_uuid)
-            != Some(&self.identity().volume_uuid)
-        {
-            let why = format!("{} is no longer the volume that it was", self.root.display());
-            self.fail(&why);
-            return Err(Error::new(Code::Io, why));
-        }
-        let path = self.root.join(PROBE_NAME);
-        let tried = || -> io::Result<()> {
-            let file =
-                File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
-            file.write_all_at(PROBE_BYTES, 0)?;
-            file.sync_data()?;
-            let mut back = [0; PROBE_BYTES.len()];
-            file.read_exact_at(&mut back, 0)?;
-            match back == *PROBE_BYTES {
-                true => std::fs::remove_file(&path),
-                false => Err(io::Error::from_raw_os_error(libc::EIO)),
-            }
-        };
-        match tried() {
-            Ok(()) => Ok(()),
-            // A full disk, or one process with too many open files, is no failed one.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ENOSPC | libc::EDQUOT | libc::EMFILE | libc::ENFILE | libc::ENOMEM)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(self.sync_error(format_args!("probe {}", path.display()), &error)),
-        }
     }
 
     /// The error of a sync on this volume: whatever it is, the volume is out of service.

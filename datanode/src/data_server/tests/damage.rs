@@ -54,6 +54,16 @@ async fn is_told(node: &Node, wait_ms: u64) -> bool {
     changes.iter().any(|change| change.state() == ReplicaState::Corrupt)
 }
 
+/// Waits until so many replicas under suspicion were verified.
+async fn looked_at(node: &Node, suspicions: u64) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let counters = node.handle.scrubber().counters();
+    wait_until("the scrubber has looked", || {
+        counters.replicas.load(Relaxed) + counters.corrupt.load(Relaxed) == suspicions
+    })
+    .await;
+}
+
 fn flip(node: &Node, at: usize) {
     let path = Folder::of(BlockId(7)).path(node.folder.path()).join("blk_7");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -69,6 +79,7 @@ async fn a_reader_who_hangs_up_at_damage_or_tells_of_it_makes_the_namenode_know(
     let data = pattern(3, 3_000_000);
     write_whole(&[&node], &data, 64 << 10).await;
     is_told(&node, 20).await;
+    let mut suspicions = 0;
     for leave in [
         Leave::After(1_500_000),
         Leave::After(3_000_000),
@@ -76,12 +87,16 @@ async fn a_reader_who_hangs_up_at_damage_or_tells_of_it_makes_the_namenode_know(
         Leave::Saying(StatusProto::Error),
     ] {
         flip(&node, 1_400_000);
+        suspicions += u64::from(matches!(leave, Leave::Saying(StatusProto::ErrorChecksum)));
         read_and_leave(&node, 0, 3_000_000, leave).await;
+        looked_at(&node, suspicions).await;
         assert!(is_told(&node, 10_000).await);
         // Mended: nothing is told any more.
         flip(&node, 1_400_000);
         read_and_leave(&node, 0, 3_000_000, Leave::After(1)).await;
         read_and_leave(&node, 0, 3_000_000, Leave::Saying(StatusProto::ErrorChecksum)).await;
+        suspicions += 1;
+        looked_at(&node, suspicions).await;
         assert!(!is_told(&node, 20).await);
     }
     node.handle.shutdown().await.unwrap();

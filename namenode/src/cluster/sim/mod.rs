@@ -11,6 +11,7 @@ mod world;
 
 use proto::BlockId;
 
+use super::balance::BalanceStatus;
 use super::datanodes::Liveness;
 use super::rng::Choices;
 use super::service::{Service, Wish};
@@ -33,7 +34,7 @@ fn seeds() -> Vec<u64> {
 /// One random thing happens.
 fn fault(world: &mut World, rng: &mut Choices) {
     let node = rng.below(world.nodes.len());
-    match rng.below(24) {
+    match rng.below(26) {
         0..=2 => world.kill(node),
         3..=6 => world.start(node),
         7 | 22 | 23 => world.wipe(node),
@@ -51,6 +52,7 @@ fn fault(world: &mut World, rng: &mut Choices) {
             world.wish(node, Some(Wish::Maintenance { until_ms }));
         }
         20 => world.wish(node, None),
+        24 | 25 => world.balance(1 + rng.below(5) as u32),
         _ => world.repair_now(rng),
     }
 }
@@ -141,6 +143,45 @@ fn a_node_is_decommissioned_without_a_moment_of_lower_redundancy() {
         }
         world.kill(gone);
         assert!(world.fewest_spare().is_none_or(|spare| spare >= 0), "seed {seed}: it was let go");
+    }
+}
+
+#[test]
+fn the_balancer_fills_a_new_node_without_a_moment_of_lower_redundancy() {
+    for seed in seeds().into_iter().take(50) {
+        let mut rng = Choices::new(seed);
+        let mut world = World::new(seed, &mut rng);
+        world.is_calm = true;
+        for _ in 0..40 {
+            world.add_block(&mut rng);
+        }
+        world.join();
+        for _ in 0..60 {
+            world.now_ms += STEP_MS;
+            world.step(&mut rng);
+        }
+        let before = world.balanced();
+        world.balance(3);
+        let mut steps = 0;
+        while world.balanced().running {
+            world.now_ms += STEP_MS;
+            world.step(&mut rng);
+            world.check_always();
+            let spare = world.fewest_spare();
+            assert!(spare.is_none_or(|spare| spare >= 0), "seed {seed}: {spare:?} replicas");
+            steps += 1;
+            assert!(steps < 2_000, "seed {seed}: {:?}", world.balanced());
+        }
+        let after = world.balanced();
+        let apart = |status: &BalanceStatus| status.fullest_percent - status.emptiest_percent;
+        assert_eq!(after.outcome, "every DataNode is within the threshold", "seed {seed}");
+        assert!(after.moved_blocks > 0 && apart(&after) < apart(&before), "seed {seed}: {after:?}");
+        assert!(apart(&after) <= 6.0 + 1e-9, "seed {seed}: {after:?}");
+        for _ in 0..20 {
+            world.now_ms += STEP_MS;
+            world.step(&mut rng);
+        }
+        world.check_mended();
     }
 }
 

@@ -10,6 +10,7 @@ use proto::granary::{
 };
 use proto::{BlockId, GenerationStamp};
 
+use super::super::balance::BalanceStatus;
 use super::super::datanodes::{Liveness, NodeIndex};
 use super::super::placement::Wanted;
 use super::super::repair::{self, streams::StreamLimits};
@@ -20,7 +21,8 @@ use super::super::topology::Topology;
 use super::super::{Cluster, Effect, Settings};
 
 const LENGTH: u64 = 1_000;
-const ROOM: u64 = 1 << 30;
+/// What a node can hold: a hundred blocks.
+const ROOM: u64 = 100 * LENGTH;
 /// Small, so that a report has several chunks.
 const CHUNK: usize = 7;
 pub const LIMITS: StreamLimits =
@@ -73,7 +75,7 @@ impl World {
         let count = 4 + rng.below(6);
         let racks = 1 + rng.below(3);
         let places: Vec<String> =
-            (0..count).map(|number| format!("dn{number}=/r{}", number % racks)).collect();
+            (0..=count).map(|number| format!("dn{number}=/r{}", number % racks)).collect();
         let settings = Settings {
             suspect_after_ms: 5_000,
             dead_after_ms: 30_000,
@@ -137,6 +139,7 @@ impl World {
     pub fn wipe(&mut self, at: usize) {
         let ids: Vec<u64> = self.nodes[at].disk.keys().copied().collect();
         if ids.into_iter().all(|id| self.has_another(at, id)) {
+            self.note(&format!("{at} loses its disk: {:?}", self.nodes[at].disk));
             self.kill(at);
             self.nodes[at].disk.clear();
             self.counts[3] += 1;
@@ -166,10 +169,15 @@ impl World {
             return;
         }
         let id = ids[rng.below(ids.len())];
-        if !self.has_another(at, id) || !self.blocks.contains_key(&id) {
+        // Until it is found, a damaged replica may be taken for the good one that makes another superfluous: that is
+        // survived by blocks that keep a second one, and of which no other is damaged.
+        let keeps_two = self.blocks.get(&id).is_some_and(|truth| truth.replication >= 2);
+        let is_first = !self.nodes.iter().any(|node| node.disk.get(&id).is_some_and(|has| has.1));
+        if !keeps_two || !is_first || !self.has_another(at, id) {
             return;
         }
         self.counts[4] += 1;
+        self.note(&format!("{at} has blk_{id} damaged"));
         let stamp = self.nodes[at].disk[&id].0;
         self.nodes[at].disk.insert(id, (stamp, true));
         let change = self.reported(at, id, ReplicaState::Corrupt);
@@ -188,6 +196,21 @@ impl World {
         if let Some(at) = up.iter().position(|(_, message)| matches!(message, Up::Chunk { .. })) {
             up.remove(at);
         }
+    }
+
+    /// One more node, without a block.
+    pub fn join(&mut self) {
+        let uuid = format!("dn{}", self.nodes.len());
+        self.nodes.push(SimNode { uuid, ..Default::default() });
+        self.start(self.nodes.len() - 1);
+    }
+
+    pub fn balance(&mut self, threshold_percent: u32) {
+        self.cluster.start_balancing(threshold_percent, 1 << 20);
+    }
+
+    pub fn balanced(&self) -> BalanceStatus {
+        self.cluster.balance_status()
     }
 
     pub fn wish(&mut self, node: usize, wish: Option<Wish>) {
@@ -244,6 +267,10 @@ impl World {
     pub fn set_replication(&mut self, rng: &mut Choices) {
         let replication = 1 + rng.below(4) as u32;
         if let Some(id) = self.some_block(rng) {
+            // The last good one of several may be the one that goes: see `damage`.
+            if self.nodes.iter().any(|node| node.disk.get(&id).is_some_and(|has| has.1)) {
+                return;
+            }
             self.blocks.insert(id, truth(true, replication));
             self.cluster.replication_changed(BlockId(id), replication);
         }
@@ -363,6 +390,7 @@ impl World {
         match work {
             Work::Delete(id, stamp) => {
                 if self.nodes[at].disk.get(&id.0).is_some_and(|&(has, _)| has <= stamp.0) {
+                    self.note(&format!("{at} deletes {id}"));
                     let change = self.reported(at, id.0, ReplicaState::Deleted);
                     self.nodes[at].disk.remove(&id.0);
                     self.counts[1] += 1;
@@ -383,6 +411,7 @@ impl World {
                         return;
                     }
                     self.nodes[to].disk.insert(id.0, (stamp.0, false));
+                    self.note(&format!("{at} has copied {id} to {to}"));
                     self.counts[0] += 1;
                     let change = self.reported(to, id.0, ReplicaState::Finalized);
                     self.send_up(to, Up::Change(change), delay);
@@ -598,7 +627,11 @@ impl World {
         self.nodes.iter().position(|node| node.uuid == *uuid)
     }
 
+    /// Into the trace; told if one seed is replayed.
     fn note(&mut self, what: &str) {
+        if std::env::var_os("GRANARY_SIM_SEED").is_some() {
+            eprintln!("{:>7} {what}", self.now_ms);
+        }
         let mut hasher = DefaultHasher::new();
         (self.trace, self.now_ms, what).hash(&mut hasher);
         self.trace = hasher.finish();

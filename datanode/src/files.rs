@@ -20,6 +20,10 @@ use transfer::{crc, meta};
 use crate::layout;
 use crate::volume::Volume;
 
+mod run;
+
+pub use run::{Piece, Run};
+
 /// Bytes that are read at once when a replica is checked.
 const CHECK_BYTES: usize = 1 << 20;
 
@@ -62,6 +66,7 @@ pub struct ReplicaFiles {
     written_back: u64,
     /// Whether there may be a [`SyncRecord`].
     may_have_record: bool,
+    ahead: run::Ahead,
 }
 
 /// How far a write came.
@@ -97,6 +102,7 @@ impl ReplicaFiles {
             tail: Vec::new(),
             written_back: 0,
             may_have_record: false,
+            ahead: run::Ahead::default(),
         })
     }
 
@@ -121,6 +127,7 @@ impl ReplicaFiles {
             tail: Vec::new(),
             written_back: length,
             may_have_record: true,
+            ahead: run::Ahead::default(),
         };
         files.truncate(length)?;
         Ok(files)
@@ -179,6 +186,7 @@ impl ReplicaFiles {
         let skip = usize::try_from(self.written - offset).unwrap_or(usize::MAX);
         if skip < data.len() {
             let (fresh_sums, tail) = self.sums_of(offset, data, skip, sums)?;
+            self.ask_ahead(self.written + (data.len() - skip) as u64);
             self.write_at(&data[skip..], &fresh_sums)?;
             self.written += (data.len() - skip) as u64;
             self.tail = tail;

@@ -58,8 +58,12 @@ pub fn received(sealed: SealedPacket) -> Packet {
 
 /// Hands bytes to a session and waits until they are written. They count as acknowledged.
 pub async fn write(session: &WriteSession, offset: u64, data: &[u8], sync: bool) -> Result<Wrote> {
-    let wrote = session.write(packet(offset, data, 0, sync), Checksum::NATIVE).await?;
-    let wrote = wrote.await.unwrap()?;
+    let run = session.write(vec![packet(offset, data, 0, sync)], Checksum::NATIVE).await?;
+    let run = run.await.unwrap();
+    let wrote = match run.failed {
+        Some(error) => return Err(error),
+        None => run.wrote[0],
+    };
     session.replica().acked(wrote);
     Ok(wrote)
 }

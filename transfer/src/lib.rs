@@ -8,6 +8,7 @@
 //! | [`ack`] | pipeline acks, and the pure state of packets in flight |
 //! | [`op`] | requests (`u16 28, u8 op, message`) and replies (`message`), both bounded |
 //! | [`meta`] | the layout of the checksum file beside a replica |
+//! | [`batch`] | packets that arrive together, read together |
 //! | [`connection`] | dialling a DataNode, deadlines, a small pool of idle connections |
 //! | [`reader`] | a range of one block from one DataNode, verified |
 //! | [`writer`] | one block over one pipeline, with packets in flight |
@@ -20,6 +21,7 @@
 //! This crate knows neither files of the namespace nor folders of a DataNode.
 
 pub mod ack;
+pub mod batch;
 pub mod checksum;
 pub mod coder;
 pub mod connection;
@@ -33,6 +35,7 @@ pub mod stripe;
 pub mod writer;
 
 pub use ack::{HEARTBEAT_SEQNO, PipelineAck};
+pub use batch::{Batch, BatchReader};
 pub use checksum::{Checksum, ChecksumKind, Mismatch};
 pub use connection::{Peer, Pool, Timeouts};
 

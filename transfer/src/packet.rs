@@ -28,9 +28,9 @@ pub const PREFIX_BYTES: usize = 6;
 /// Bytes of the largest header that is accepted. HDFS's own is 25 or 27; room for fields to come.
 pub const HEADER_BYTES_MAX: usize = 256;
 /// Bytes of the smallest packet: the prefix and a header of 25 bytes.
-const FRAME_BYTES_MIN: usize = PREFIX_BYTES + 25;
+pub(crate) const FRAME_BYTES_MIN: usize = PREFIX_BYTES + 25;
 /// How much is allocated on a peer's word alone, in bytes; more only as bytes arrive.
-const TRUSTED_BYTES: usize = limits::PACKET_BYTES_NATIVE as usize + (64 << 10);
+pub(crate) const TRUSTED_BYTES: usize = limits::PACKET_BYTES_NATIVE as usize + (64 << 10);
 
 /// The header of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,13 +192,13 @@ impl Packet {
 
 /// The lengths that open a packet, within their bounds.
 #[derive(Clone, Copy)]
-struct Prefix {
+pub(crate) struct Prefix {
     header_bytes: usize,
     body_bytes: usize,
 }
 
 impl Prefix {
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let Some(&[p0, p1, p2, p3, h0, h1]) = bytes.first_chunk::<PREFIX_BYTES>() else {
             return Err(broken(format!("{} bytes, expected at least {PREFIX_BYTES}", bytes.len())));
         };
@@ -216,8 +216,13 @@ impl Prefix {
         Ok(Self { header_bytes, body_bytes: plen as usize - 4 })
     }
 
-    fn frame_bytes(self) -> usize {
+    pub(crate) fn frame_bytes(self) -> usize {
         PREFIX_BYTES + self.header_bytes + self.body_bytes
+    }
+
+    /// The header in a frame that begins with this prefix and is all there.
+    pub(crate) fn header(self, frame: &[u8]) -> Result<PacketHeader> {
+        PacketHeader::decode(&frame[PREFIX_BYTES..PREFIX_BYTES + self.header_bytes])
     }
 }
 

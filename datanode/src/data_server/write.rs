@@ -1,8 +1,8 @@
 //! Op 80: takes a block from a writer, stores it, and passes it on to the next DataNode of the pipeline.
 //!
 //! Set-up opens the replica here and dials the next DataNode at the same time; the reply names the first DataNode that
-//! failed. Then packets are verified, handed to the disk, and passed on as the bytes that came, while [`super::respond`]
-//! sends acks up. Both run in one task. What holds: a packet whose checksums do not fit is neither stored nor passed
+//! failed. Then packets are verified, handed to the disk, and passed on as the bytes that came, those that arrive together
+//! in one step, while [`super::respond`] sends acks up. Both run in one task. What holds: a packet whose checksums do not fit is neither stored nor passed
 //! on; a session that another takes over ends at once.
 
 use std::sync::atomic::Ordering;
@@ -15,15 +15,15 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use transfer::connection::{Connection, Peer, within};
-use transfer::{Checksum, ChecksumKind, HEARTBEAT_SEQNO, PacketReader, Request, op};
+use transfer::{Batch, BatchReader, Checksum, ChecksumKind, HEARTBEAT_SEQNO, Packet, Request, op};
 
 use super::respond::{self, Item, own_status};
 use super::{After, DataServer, Limits, Wire, block_of};
 use crate::replica::Expected;
 use crate::store::{Purpose, WriteSession};
 
-/// Packets of one pipeline that wait for their ack here.
-const ITEMS_MAX: usize = 1_024;
+/// Runs of packets of one pipeline that wait for their acks here; each has at most [`transfer::batch::PACKETS_MAX`].
+const ITEMS_MAX: usize = 256;
 /// Targets of one pipeline.
 pub(super) const TARGETS_MAX: usize = proto::limits::REPLICATION_MAX as usize;
 
@@ -232,68 +232,123 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// Takes packets until the last one, and gives back the way to the next DataNode. A failure is told to the
-    /// responder, which ends the pipeline.
+    /// Takes packets until the last one, and gives back the way to the next DataNode, if it can be used again. A failure
+    /// is told to the responder, which ends the pipeline.
     async fn receive(
         mut self,
         reader: &mut (impl AsyncRead + Unpin),
     ) -> Result<Option<OwnedWriteHalf>> {
-        let mut packets = PacketReader::new();
+        let mut batches = BatchReader::new();
         loop {
             let stall_ms = self.server.limits.stall_ms;
-            let packet = within(stall_ms, "wait for a packet", packets.next(reader)).await?;
-            let seqno = packet.header().seqno;
-            let last = packet.header().last;
-            match self.take(packet).await {
-                Ok(item) => {
-                    if self.items.send(item).await.is_err() || last {
-                        return Ok(self.to_mirror);
-                    }
-                }
-                Err((error, statuses)) => {
-                    if error.code == Code::Corrupt {
-                        self.server.counters.checksum_failures.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(%error, "a packet fails its checksum");
-                    }
-                    // If the responder is gone, it has told of an earlier failure.
-                    drop(self.items.send(Item::Failed { seqno, statuses }).await);
-                    return Err(error);
-                }
+            let batch = within(stall_ms, "wait for a packet", batches.next(reader)).await?;
+            let last = batch.packets.last().is_some_and(|packet| packet.header().last);
+            if !self.take(batch).await? {
+                // The responder has told of an earlier failure.
+                return Ok(self.to_mirror);
+            }
+            if last && batches.has_rest() {
+                return Err(Error::new(Code::Incompatible, "bytes behind the last packet"));
+            }
+            if last {
+                return Ok(self.to_mirror);
             }
         }
     }
 
-    /// Verifies a packet, hands it to the disk, passes it on.
-    async fn take(&mut self, packet: transfer::Packet) -> Result<Item, (Error, Vec<StatusProto>)> {
+    /// Takes the packets that fit their checksums, and tells the responder of them and of the first that does not.
+    /// False if nobody listens any more.
+    async fn take(&mut self, batch: Batch) -> Result<bool> {
+        let name = self.session.replica().replica().block();
+        let verified = batch.packets.iter().position(|packet| {
+            packet.header().seqno != HEARTBEAT_SEQNO && packet.verify(self.checksum, name).is_err()
+        });
+        let Batch { frames, mut packets } = batch;
+        let bad = verified.map(|at| packets.split_off(at).swap_remove(0));
+        let bytes = packets.iter().map(|packet| packet.frame().len()).sum();
+        let first = packets.first().map(|packet| packet.header().seqno);
+        if let Some(first) = first {
+            match self.take_good(packets, &frames[..bytes]).await {
+                Ok(items) => {
+                    for item in items {
+                        if self.items.send(item).await.is_err() {
+                            return Ok(false);
+                        }
+                    }
+                }
+                Err((error, statuses)) => return self.fail(first, error, statuses).await,
+            }
+        }
+        let Some(bad) = bad else { return Ok(true) };
+        let error = bad.verify(self.checksum, name).expect_err("it was verified before");
+        if error.code == Code::Corrupt {
+            self.server.counters.checksum_failures.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, "a packet fails its checksum");
+        }
+        let statuses = vec![own_status(&error)];
+        self.fail(bad.header().seqno, error, statuses).await
+    }
+
+    async fn fail(&self, seqno: i64, error: Error, statuses: Vec<StatusProto>) -> Result<bool> {
+        // If the responder is gone, it has told of an earlier failure.
+        drop(self.items.send(Item::Failed { seqno, statuses }).await);
+        Err(error)
+    }
+
+    /// Hands verified packets to the disk, in runs that end with a sync, and passes them on.
+    async fn take_good(
+        &mut self,
+        packets: Vec<Packet>,
+        frames: &[u8],
+    ) -> Result<Vec<Item>, (Error, Vec<StatusProto>)> {
         let own = |error: Error| {
             let status = own_status(&error);
             (error, vec![status])
         };
-        let header = *packet.header();
-        let frame = packet.frame().clone();
-        let name = self.session.replica().replica().block();
-        if header.seqno == HEARTBEAT_SEQNO {
-            self.pass_on(&frame).await?;
-            return Ok(Item::Heartbeat);
-        }
-        packet.verify(self.checksum, name).map_err(own)?;
-        let written = u64::from(header.data_len);
+        let written = packets.iter().map(|packet| u64::from(packet.header().data_len)).sum();
         self.server.counters.written_bytes.fetch_add(written, Ordering::Relaxed);
-        if header.last {
-            // The next DataNode syncs while this one does.
-            self.pass_on(&frame).await?;
-            let outcome = end(self.session, self.stage).await.map_err(own)?;
-            return Ok(Item::Packet { seqno: header.seqno, last: true, outcome });
+        let mut items = Vec::new();
+        let mut run = Vec::with_capacity(packets.len());
+        let mut last = None;
+        for packet in packets {
+            let header = *packet.header();
+            let heartbeat = header.seqno == HEARTBEAT_SEQNO;
+            if heartbeat || header.last || header.sync {
+                self.write(&mut run, &mut items).await.map_err(own)?;
+            }
+            if heartbeat {
+                items.push(Item::Heartbeat);
+            } else if header.last {
+                last = Some(header.seqno);
+            } else {
+                run.push(packet);
+            }
         }
-        let outcome = self.session.write(packet, self.checksum).await.map_err(own)?;
-        self.pass_on(&frame).await?;
-        Ok(Item::Packet { seqno: header.seqno, last: false, outcome })
+        self.write(&mut run, &mut items).await.map_err(own)?;
+        // The next DataNode writes and syncs while this one does.
+        self.pass_on(frames).await?;
+        if let Some(seqno) = last {
+            let outcome = end(self.session, self.stage).await.map_err(own)?;
+            items.push(Item::Last { seqno, outcome });
+        }
+        Ok(items)
     }
 
-    async fn pass_on(&mut self, frame: &[u8]) -> Result<(), (Error, Vec<StatusProto>)> {
+    /// Hands a run of packets to the disk, if there is one.
+    async fn write(&self, run: &mut Vec<Packet>, items: &mut Vec<Item>) -> Result<()> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        let seqnos = run.iter().map(|packet| packet.header().seqno).collect();
+        let outcome = self.session.write(std::mem::take(run), self.checksum).await?;
+        items.push(Item::Packets { seqnos, outcome });
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, frames: &[u8]) -> Result<(), (Error, Vec<StatusProto>)> {
         let Some(mirror) = &mut self.to_mirror else { return Ok(()) };
-        within(self.stall_ms, "pass a packet on", async {
-            mirror.write_all(frame).await.map_err(|error| Error::io("send", &error))
+        within(self.stall_ms, "pass packets on", async {
+            mirror.write_all(frames).await.map_err(|error| Error::io("send", &error))
         })
         .await
         .map_err(|error| (error, vec![StatusProto::Success, StatusProto::Error]))

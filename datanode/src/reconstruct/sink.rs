@@ -13,7 +13,7 @@ use transfer::{Checksum, Packet, PacketHeader, SealedPacket};
 
 use super::job::{Holder, Job};
 use crate::data_server::DataServer;
-use crate::files::Wrote;
+use crate::files::Run;
 use crate::store::{Purpose, Store, WriteSession};
 
 /// The name under which this DataNode writes to others.
@@ -31,7 +31,7 @@ pub struct Sink {
 }
 
 enum Way {
-    Own { session: WriteSession, outcomes: VecDeque<oneshot::Receiver<Result<Wrote>>> },
+    Own { session: WriteSession, outcomes: VecDeque<oneshot::Receiver<Run>> },
     Other(Box<BlockWriter>),
 }
 
@@ -99,10 +99,10 @@ impl Sink {
                     let mut frame = BytesMut::from(&packet.head[..]);
                     frame.extend_from_slice(&packet.data);
                     let packet = Packet::decode(frame.freeze())?;
-                    outcomes.push_back(session.write(packet, Checksum::NATIVE).await?);
+                    outcomes.push_back(session.write(vec![packet], Checksum::NATIVE).await?);
                     while let Some(first) = outcomes.front_mut() {
                         match first.try_recv() {
-                            Ok(result) => drop(result?),
+                            Ok(run) => run.result()?,
                             Err(oneshot::error::TryRecvError::Empty) => break,
                             Err(oneshot::error::TryRecvError::Closed) => return Err(dropped()),
                         }
@@ -124,7 +124,7 @@ impl Sink {
             Way::Own { session, outcomes } => {
                 let finished = async {
                     for outcome in outcomes {
-                        outcome.await.map_err(|_| dropped())??;
+                        outcome.await.map_err(|_| dropped())?.result()?;
                     }
                     session.finish().await?.await.map_err(|_| dropped())?.map(|_| ())
                 };

@@ -66,7 +66,8 @@ async fn readers_see_what_was_acknowledged_and_nothing_beyond() {
     let purpose = Purpose::Create { stamp: GS, bytes: 0, checksum: Checksum::NATIVE };
     let session = store.begin_write(BlockId(7), purpose).await.unwrap();
     let packet = crate::testing::packet(0, &data[..1000], 0, false);
-    let wrote = session.write(packet, Checksum::NATIVE).await.unwrap().await.unwrap().unwrap();
+    let run = session.write(vec![packet], Checksum::NATIVE).await.unwrap().await.unwrap();
+    let wrote = run.wrote[0];
     assert_eq!(store.visible_length(BlockId(7), GS).unwrap(), 0);
     session.replica().acked(wrote);
     assert_eq!(read_block(&store, 7, 1001).unwrap(), &data[..1000]);

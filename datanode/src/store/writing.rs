@@ -15,7 +15,7 @@ use super::disks::Disk;
 use super::{Store, finalized_paths};
 use crate::claims::Claim;
 use crate::disk::Lane;
-use crate::files::{Paths, ReplicaFiles, Wrote};
+use crate::files::{Paths, Piece, ReplicaFiles, Run, Wrote};
 use crate::index::Touch;
 use crate::layout::{self, Folder};
 use crate::map::{Compact, Slot};
@@ -296,6 +296,7 @@ impl Store {
                     format!("{block} has {length} bytes, at most {}", limits::BLOCK_BYTES_MAX),
                 )
             })?;
+        files.give_back()?;
         files.sync()?;
         let touch = disk.touch(block)?;
         let folder = match disk.volume.prepare_folder(Folder::of(block)) {
@@ -343,26 +344,28 @@ impl WriteSession {
         drop(stop.wait_for(|stop| *stop).await);
     }
 
-    /// Hands a verified packet to the disk; waits only while too much waits there. The receiver gets the outcome.
+    /// Hands verified packets to the disk, in one visit; waits only while too much waits there. The receiver gets the
+    /// outcome.
     ///
-    /// `sent`: what the packet's checksums are.
+    /// `sent`: what the packets' checksums are.
     pub async fn write(
         &self,
-        packet: Packet,
+        packets: Vec<Packet>,
         sent: Checksum,
-    ) -> Result<oneshot::Receiver<Result<Wrote>>> {
-        if packet.header().end() > limits::BLOCK_BYTES_MAX {
+    ) -> Result<oneshot::Receiver<Run>> {
+        let end = packets.iter().map(|packet| packet.header().end()).max().unwrap_or(0);
+        if end > limits::BLOCK_BYTES_MAX {
             return Err(Error::new(
                 Code::InvalidArgument,
                 format!(
-                    "{}: a packet up to byte {}, a block has at most {}",
+                    "{}: a packet up to byte {end}, a block has at most {}",
                     self.block,
-                    packet.header().end(),
                     limits::BLOCK_BYTES_MAX
                 ),
             ));
         }
-        let units = u32::try_from(packet.frame().len() / PERMIT_BYTES).unwrap_or(u32::MAX);
+        let bytes: usize = packets.iter().map(|packet| packet.frame().len()).sum();
+        let units = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX);
         let units = units.clamp(PERMITS_MIN, self.permits_max);
         let permit = self.permits.clone().acquire_many_owned(units).await;
         let permit = permit.expect("the semaphore is never closed");
@@ -370,11 +373,11 @@ impl WriteSession {
         let (files, replica, promise) =
             (self.files.clone(), self.replica.clone(), self.promise.clone());
         self.lane.push(move || {
-            let result = write_packet(&packet, sent, &files, &replica, &promise);
-            // The packet's memory is given back before the next one is let in.
-            drop(packet);
+            let run = write_packets(&packets, sent, &files, &replica, &promise);
+            // The packets' memory is given back before the next ones are let in.
+            drop(packets);
             drop(permit);
-            drop(send.send(result));
+            drop(send.send(run));
         })?;
         Ok(receive)
     }
@@ -494,30 +497,42 @@ fn reopen_open(open: &Arc<OpenReplica>, replica: Replica, before: u64) -> Result
     Ok(files)
 }
 
-fn write_packet(
-    packet: &Packet,
+fn write_packets(
+    packets: &[Packet],
     sent: Checksum,
     files: &Mutex<ReplicaFiles>,
     replica: &OpenReplica,
     promise: &Mutex<Option<Promise>>,
-) -> Result<Wrote> {
-    let header = packet.header();
-    let mut files = lock(files)?;
+) -> Run {
+    let mut files = match lock(files) {
+        Ok(files) => files,
+        Err(error) => return Run::failed(error),
+    };
     let before = files.written();
-    let as_stored = sent == files.checksum()
-        && header.offset_in_block.is_multiple_of(sent.chunk_bytes() as u64);
-    let sums = as_stored.then(|| packet.sums());
-    let wrote = files.write(header.offset_in_block, packet.data(), sums)?;
-    let fresh = wrote.end - before;
+    let as_stored = sent == files.checksum();
+    let pieces: Vec<Piece<'_>> = packets
+        .iter()
+        .map(|packet| {
+            let offset = packet.header().offset_in_block;
+            let begins_a_chunk = offset.is_multiple_of(sent.chunk_bytes() as u64);
+            let sums = (as_stored && begins_a_chunk).then(|| packet.sums());
+            Piece { offset, data: packet.data(), sums }
+        })
+        .collect();
+    let run = files.write_run(&pieces);
+    let fresh = files.written() - before;
     replica.volume().add_used(fresh);
     if let Some(promise) = promise.lock().expect("nobody panics while holding it").as_mut() {
         promise.spend(fresh);
     }
-    if header.sync {
-        files.sync_open()?;
+    let sync = packets[..run.wrote.len()].iter().any(|packet| packet.header().sync);
+    if sync && let Err(error) = files.sync_open() {
+        return Run::failed(error);
     }
-    replica.wrote(wrote);
-    Ok(wrote)
+    if let Some(&wrote) = run.wrote.last() {
+        replica.wrote(wrote);
+    }
+    run
 }
 
 fn lock(files: &Mutex<ReplicaFiles>) -> Result<std::sync::MutexGuard<'_, ReplicaFiles>> {

@@ -178,7 +178,16 @@ async fn units_of_odd_lengths_come_back_under_every_policy() {
             (0..units.len()).filter(|u| !lost.contains(u) && !units[*u].is_empty()).collect();
         let targets: Vec<(usize, usize)> = lost.iter().map(|&unit| (unit, unit)).collect();
         let command = command(policy, length, &nodes, &left, &targets);
+        let read = &nodes[14].reconstructor.counters().read_bytes;
+        let before = read.load(Ordering::Relaxed);
         assert_eq!(nodes[14].run(command).await.unwrap(), lost.len(), "{name} {length}");
+        // Exactly k units were read, as far as the longest lost one reaches; empty ones are known.
+        let k = usize::from(policy.data_units);
+        let empty = units[..k].iter().filter(|unit| unit.is_empty()).count();
+        let longest = lost.iter().map(|&unit| units[unit].len()).max().unwrap();
+        let expected: usize =
+            left.iter().take(k - empty).map(|&unit| units[unit].len().min(longest)).sum();
+        assert_eq!(read.load(Ordering::Relaxed) - before, expected as u64, "{name} {length}");
         for (unit, bytes) in units.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
             assert!(nodes[unit].unit(unit).unwrap() == *bytes, "{name} {length}: unit {unit}");
             nodes[unit].forget(unit).await;

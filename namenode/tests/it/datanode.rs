@@ -98,6 +98,10 @@ async fn a_failed_pipeline_goes_on_with_a_new_stamp_and_the_old_replica_is_delet
     let mut world = World::with(|config| config.replication = 2).await;
     let mut nodes =
         [Datanode::attach(&world, "dn1", 1).await, Datanode::attach(&world, "dn2", 2).await];
+    // Nothing is deleted because of a replica on a node that has not yet told all that it holds.
+    for node in &nodes {
+        node.report_in_full(&[]).await;
+    }
     world.create("/f").await;
     let located = world.add_block("/f", None).await;
     assert_eq!(located.locations.len(), 2);
@@ -107,6 +111,7 @@ async fn a_failed_pipeline_goes_on_with_a_new_stamp_and_the_old_replica_is_delet
     let new = world.fs.update_block_for_pipeline(ask).await.unwrap().into_inner().block.unwrap();
     assert!(new.generation_stamp > old.generation_stamp);
     let third = Datanode::attach(&world, "dn3", 3).await;
+    third.report_in_full(&[]).await;
     let more = GetAdditionalDatanodeRequest {
         caller: boss(),
         path: "/f".into(),

@@ -176,4 +176,6 @@ impl Cluster {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

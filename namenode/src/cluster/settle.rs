@@ -113,9 +113,10 @@ impl Cluster {
         self.datanodes.iter().any(|(node, known)| known.takes_writes() && !holders.contains(&node))
     }
 
-    /// Takes out the replica that can be spared best: one that is being moved away; from a rack that has another, on the
-    /// node with the least room.
+    /// Takes out the replica that can be spared best: one that is being moved away; of a unit, one beside another unit of
+    /// its group; from a rack that has another, on the node with the least room.
     fn surplus_one(&self, id: BlockId, nodes: &mut Vec<NodeIndex>) -> NodeIndex {
+        let siblings = self.group_siblings(id);
         let rack = |node: NodeIndex| self.datanodes.rack(node);
         let lonely =
             |&&node: &&NodeIndex| nodes.iter().filter(|n| rack(**n) == rack(node)).count() < 2;
@@ -123,7 +124,9 @@ impl Cluster {
         // With two racks the only replica of one keeps the block alive when the other is lost.
         let spared: Vec<NodeIndex> =
             if racks.len() == 2 { nodes.iter().filter(lonely).copied().collect() } else { vec![] };
-        let key = |node: &NodeIndex| (self.datanodes.get(*node).remaining_bytes(), *node);
+        let key = |node: &NodeIndex| {
+            (!siblings.contains(node), self.datanodes.get(*node).remaining_bytes(), *node)
+        };
         let free = nodes.iter().filter(|node| !spared.contains(node));
         let moved = self.repairs.moved_from(id).filter(|from| nodes.contains(from));
         let moved = moved.filter(|from| !spared.contains(from));

@@ -14,11 +14,11 @@ use super::super::topology::Topology;
 use super::super::{Settings, repair};
 use super::*;
 
-const GROUP: BlockId = BlockId::FIRST_GROUP;
+pub(super) const GROUP: BlockId = BlockId::FIRST_GROUP;
 const ROOM: u64 = 1 << 30;
-const CELL: u64 = 1 << 20;
+pub(super) const CELL: u64 = 1 << 20;
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy::by_name("RS-3-2-1024k").unwrap()
 }
 
@@ -27,7 +27,7 @@ fn group(length: u64, complete: bool) -> BlockTruth {
     BlockTruth { stamp, length, complete, replication: 1, policy }
 }
 
-fn unit(number: u8, truth: &BlockTruth) -> Reported {
+pub(super) fn unit(number: u8, truth: &BlockTruth) -> Reported {
     Reported {
         id: GROUP.of_unit(number),
         stamp: truth.stamp,
@@ -37,15 +37,15 @@ fn unit(number: u8, truth: &BlockTruth) -> Reported {
 }
 
 /// A cluster beside a namespace of one group.
-struct World {
-    cluster: Cluster,
-    truth: Option<BlockTruth>,
-    nodes: Vec<Registration>,
-    now_ms: u64,
+pub(super) struct World {
+    pub cluster: Cluster,
+    pub truth: Option<BlockTruth>,
+    pub nodes: Vec<Registration>,
+    pub now_ms: u64,
 }
 
 impl World {
-    fn new(nodes: u32) -> Self {
+    pub fn new(nodes: u32) -> Self {
         Self::in_racks(&vec![0; nodes as usize])
     }
 
@@ -69,7 +69,7 @@ impl World {
             topology: Topology::new(&list.collect::<Vec<_>>()),
             seed: 1,
         });
-        let nodes = (0..racks.len()).map(|at| register(&mut cluster, at)).collect();
+        let nodes = (0..racks.len()).map(|at| register(&mut cluster, 0, at)).collect();
         let mut world = Self { cluster, truth: None, nodes, now_ms: 0 };
         for at in 0..racks.len() {
             world.report_in_full(at, &[]);
@@ -92,19 +92,19 @@ impl World {
         self.cluster.block_changed(GROUP, truth.as_ref());
     }
 
-    fn report_in_full(&mut self, at: usize, units: &[Reported]) {
+    pub fn report_in_full(&mut self, at: usize, units: &[Reported]) {
         let (node, epoch, now_ms) = (self.nodes[at].index, self.nodes[at].epoch, self.now_ms);
         assert!(self.cluster.report_chunk(now_ms, node, epoch, 1, 0).unwrap());
         self.with(|c, truth| c.report_part(node, epoch, units, true, truth)).unwrap();
     }
 
-    fn change(&mut self, at: usize, change: Reported) {
+    pub fn change(&mut self, at: usize, change: Reported) {
         let (node, epoch, now_ms) = (self.nodes[at].index, self.nodes[at].epoch, self.now_ms);
         self.with(|c, truth| c.changes(now_ms, node, epoch, &[change], truth)).unwrap();
     }
 
     /// A complete group, unit u on node u.
-    fn store(&mut self, length: u64) -> BlockTruth {
+    pub fn store(&mut self, length: u64) -> BlockTruth {
         let truth = group(length, true);
         self.set(Some(truth));
         for number in 0..policy().units() {
@@ -132,12 +132,12 @@ impl World {
         }
     }
 
-    fn tick(&mut self, now_ms: u64) {
+    pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.with(|c, truth| c.tick(now_ms, truth));
     }
 
-    fn commands(&mut self, at: usize) -> DatanodeCommands {
+    pub fn commands(&mut self, at: usize) -> DatanodeCommands {
         let (node, epoch) = (self.nodes[at].index, self.nodes[at].epoch);
         self.cluster.take_commands(node, epoch).unwrap().unwrap_or_default()
     }
@@ -154,16 +154,16 @@ impl World {
         found.pop()
     }
 
-    fn state(&self) -> GroupState {
+    pub fn state(&self) -> GroupState {
         self.cluster.replicas.group_state(GROUP).unwrap()
     }
 }
 
-fn volume() -> VolumeStatus {
+pub(super) fn volume() -> VolumeStatus {
     VolumeStatus { remaining_bytes: 10 * ROOM, ..Default::default() }
 }
 
-fn register(cluster: &mut Cluster, at: usize) -> Registration {
+pub(super) fn register(cluster: &mut Cluster, now_ms: u64, at: usize) -> Registration {
     let address = DatanodeAddress {
         uuid: format!("dn{at}"),
         host: format!("10.0.0.{at}"),
@@ -172,10 +172,10 @@ fn register(cluster: &mut Cluster, at: usize) -> Registration {
     };
     let volumes = vec![volume()];
     let message = DatanodeRegister { address: Some(address), volumes, ..Default::default() };
-    cluster.register(0, message).unwrap()
+    cluster.register(now_ms, message).unwrap()
 }
 
-fn number(address: Option<&DatanodeAddress>) -> usize {
+pub(super) fn number(address: Option<&DatanodeAddress>) -> usize {
     address.unwrap().uuid[2..].parse().unwrap()
 }
 

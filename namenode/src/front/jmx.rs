@@ -5,6 +5,7 @@
 //! | `FSNamesystem`, `FSNamesystemState` | capacity, files, blocks in trouble, DataNodes |
 //! | `NameNodeInfo` | the same in words and percent, and each DataNode |
 //! | `NameNodeStatus` | what this NameNode is |
+//! | `ReplicatedBlocksState`, `ECBlockGroupsState` | blocks in trouble, by how their files are kept |
 //!
 //! `?qry=NAME` gives the one bean of that name. Attributes that have no meaning here are left out, not made up.
 
@@ -17,6 +18,7 @@ use proto::granary::{ClusterStatus, DatanodeStatus, NodeService, VolumeStatus};
 use serde_json::{Map, Value, json};
 
 use super::node::Node;
+use crate::cluster::replicas::Totals;
 use crate::state::State;
 
 const DOMAIN: &str = "Hadoop:service=NameNode,name=";
@@ -42,6 +44,16 @@ fn beans(node: &Node, wanted: Option<&str>) -> Vec<Value> {
         ),
         ("NameNodeInfo", "org.apache.hadoop.hdfs.server.namenode.FSNamesystem", figures.info()),
         ("NameNodeStatus", "org.apache.hadoop.hdfs.server.namenode.NameNode", figures.role(node)),
+        (
+            "ReplicatedBlocksState",
+            "org.apache.hadoop.hdfs.server.namenode.FSNamesystem",
+            figures.replicated(),
+        ),
+        (
+            "ECBlockGroupsState",
+            "org.apache.hadoop.hdfs.server.namenode.FSNamesystem",
+            figures.groups(node),
+        ),
     ];
     let named = all.into_iter().filter_map(|(name, kind, attributes)| {
         let name = format!("{DOMAIN}{name}");
@@ -73,6 +85,8 @@ struct Figures<'s> {
     missing: u64,
     snapshottable: u64,
     snapshots: u64,
+    /// Of the blocks, the block groups of striped files.
+    groups: Totals,
 }
 
 impl<'s> Figures<'s> {
@@ -91,6 +105,7 @@ impl<'s> Figures<'s> {
             missing: stats.missing_blocks,
             snapshottable,
             snapshots,
+            groups: node.volatile.cluster(|cluster, _| cluster.replicas.group_totals()),
         }
     }
 
@@ -159,6 +174,30 @@ impl<'s> Figures<'s> {
             "NumEnteringMaintenanceDataNodes":
                 self.serving(None, NodeService::EnteringMaintenance),
             "VolumeFailuresTotal": self.nodes(true).map(failed).sum::<usize>(),
+        })
+    }
+
+    fn replicated(&self) -> Value {
+        // Counted at two moments: a difference may be a little off, and is never below nothing.
+        json!({
+            "LowRedundancyReplicatedBlocks":
+                self.under_replicated.saturating_sub(self.groups.under_replicated),
+            "CorruptReplicatedBlocks": self.corrupt.saturating_sub(self.groups.corrupt),
+            "MissingReplicatedBlocks": self.missing.saturating_sub(self.groups.missing),
+            "TotalReplicatedBlocks": self.blocks.saturating_sub(self.groups.blocks),
+        })
+    }
+
+    fn groups(&self, node: &Node) -> Value {
+        let policies = node.coding_policies().into_iter();
+        let enabled: Vec<&str> =
+            policies.filter(|(_, enabled)| *enabled).map(|(policy, _)| policy.name).collect();
+        json!({
+            "LowRedundancyECBlockGroups": self.groups.under_replicated,
+            "CorruptECBlockGroups": self.groups.corrupt,
+            "MissingECBlockGroups": self.groups.missing,
+            "TotalECBlockGroups": self.groups.blocks,
+            "EnabledEcPolicies": enabled.join(", "),
         })
     }
 

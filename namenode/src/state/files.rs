@@ -1,5 +1,5 @@
-//! The life of a file that is written: create, append, addBlock, abandonBlock, updateBlockForPipeline,
-//! updatePipeline, fsync, complete.
+//! The life of a file that is written: create, append, addBlock, complete; what happens to its last block meanwhile is
+//! planned in `last_block`.
 //!
 //! A file has one writer, who holds its lease; everything here but create and append demands it. A new last block
 //! commits the one before: its stamp and length are final then. The length of an open file is what committed blocks
@@ -10,7 +10,7 @@
 //! Does not know replicas: whether enough of them are there is asked before an operation is proposed.
 
 use proto::limits::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PRINCIPAL_BYTES_MAX, REPLICATION_MAX};
-use proto::{BlockId, Code, Error, FsPath, GenerationStamp, InodeId, Result};
+use proto::{BlockId, Code, Error, FsPath, InodeId, Result};
 
 use super::inodes::{BlockList, BlockRecord, Body, Inode};
 use super::interned::Layout;
@@ -326,7 +326,7 @@ impl State {
     }
 
     /// The open file that the caller names and this holder writes.
-    fn held_file(&self, caller: &Caller, file: &FileRef, holder: &str) -> Result<u32> {
+    pub(super) fn held_file(&self, caller: &Caller, file: &FileRef, holder: &str) -> Result<u32> {
         let slot = self.named_file(caller, file)?;
         self.demand_lease(slot, holder)?;
         Ok(slot)
@@ -556,95 +556,6 @@ impl State {
             _ => Body::Empty,
         };
         self.inodes.get_mut(file).set_blocks(body);
-    }
-
-    /// The file and its block; `None` if the block is gone already.
-    fn plan_abandon(
-        &self,
-        caller: &Caller,
-        file: &FileRef,
-        holder: &str,
-        block: &Block,
-    ) -> Result<Option<(u32, u32)>> {
-        let file = self.held_file(caller, file, holder)?;
-        let Some(slot) = self.slot_of_block(block.id) else { return Ok(None) };
-        if self.blocks.get(slot).inode != file && self.is_in_snapshot(file) {
-            return Ok(None);
-        }
-        if self.blocks_of(file).last() != Some(&slot)
-            || self.blocks.get(slot).state() != BEING_WRITTEN
-        {
-            let message = format!("{} is not the block that the file's writer is at", block.id);
-            return error(Code::Stale, message);
-        }
-        Ok(Some((file, slot)))
-    }
-
-    /// The last block of an open file, as its holder names it.
-    fn held_block(&self, block: BlockId, holder: &str) -> Result<BlockInfo> {
-        let Some(slot) = self.slot_of_block(block) else {
-            return error(Code::LeaseExpired, format!("{block} is gone"));
-        };
-        let file = self.blocks.get(slot).inode;
-        self.demand_lease(file, holder)?;
-        if self.blocks_of(file).last() != Some(&slot)
-            || self.blocks.get(slot).state() != BEING_WRITTEN
-        {
-            return error(Code::Stale, format!("{block} is not being written any more"));
-        }
-        Ok(self.block_info(slot))
-    }
-
-    fn plan_new_stamp(&self, block: &Block, holder: &str) -> Result<BlockInfo> {
-        self.held_block(block.id, holder)
-    }
-
-    /// The block to change; `None` if it has the new stamp already.
-    fn plan_update_pipeline(&self, holder: &str, old: &Block, new: &Block) -> Result<Option<u32>> {
-        let info = self.held_block(old.id, holder)?;
-        if info.stamp == new.stamp && old.id == new.id {
-            return Ok(None);
-        }
-        let minted = GenerationStamp(self.counters.next_stamp);
-        if new.id != old.id
-            || old.stamp != info.stamp
-            || new.stamp <= old.stamp
-            || new.stamp >= minted
-        {
-            let message = format!(
-                "{} is at {}; the call goes from {} to {} of {}",
-                info.id, info.stamp, old.stamp, new.stamp, new.id
-            );
-            return error(Code::Stale, message);
-        }
-        let file = self.blocks.get(info.slot).inode;
-        let most = self.block_data_max(file);
-        if new.length < info.length || new.length > most {
-            let message =
-                format!("{}: {} bytes, must be {} to {most}", info.id, new.length, info.length);
-            return error(Code::InvalidArgument, message);
-        }
-        Ok(Some(info.slot))
-    }
-
-    /// The block to lengthen; `None` if there is nothing new.
-    fn plan_fsync(
-        &self,
-        caller: &Caller,
-        file: &FileRef,
-        holder: &str,
-        length: u64,
-    ) -> Result<Option<u32>> {
-        let file = self.held_file(caller, file, holder)?;
-        let last = self.blocks_of(file).last().map(|&slot| self.block_info(slot));
-        let most = self.block_data_max(file);
-        if length > most {
-            let message = format!("{length} bytes in a block of {most}");
-            return error(Code::InvalidArgument, message);
-        }
-        let grows =
-            |last: &BlockInfo| last.state == BlockState::BeingWritten && length > last.length;
-        Ok(last.filter(grows).map(|last| last.slot))
     }
 
     fn plan_complete(

@@ -11,7 +11,7 @@
 //! | `walk`, `summary` | whole trees in slices; sums over them |
 //! | `verbs` | mkdirs, delete, link, owner, mode, times |
 //! | `rename` | rename: into, over, and what quotas say |
-//! | `files` | create, append, addBlock, complete and what lies between |
+//! | `files`, `last_block` | create, append, addBlock, complete and what lies between |
 //! | `concat` | one file of several |
 //! | `erasure` | erasure-coding policies; two files exchange their content |
 //! | `attributes` | access control lists, extended attributes, storage policies |
@@ -39,6 +39,7 @@ mod files;
 pub(crate) mod image;
 mod inodes;
 mod interned;
+mod last_block;
 pub(crate) mod leases;
 mod links;
 mod names;

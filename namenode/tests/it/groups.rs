@@ -94,6 +94,9 @@ async fn a_striped_file_gets_groups_of_units_on_different_nodes_and_is_found_by_
     let status = world.until("all is well", |s| stats(s).under_replicated_blocks == 0).await;
     let counted = stats(&status);
     assert_eq!((counted.blocks, counted.missing_blocks), (2, 0), "a group is one block");
+    let bean = "/jmx?qry=Hadoop:service=NameNode,name=ECBlockGroupsState";
+    let bean = get(world.handle().http_addr(), bean).await;
+    assert!(bean.contains("\"TotalECBlockGroups\":2"), "{bean}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Whole histories of DataNodes and blocks through [`Cluster`].
 
+mod repairing;
 mod returns;
 
 use std::cell::RefCell;

@@ -105,6 +105,8 @@ async fn the_catalogue_is_there_after_a_restart_and_is_sent_on_attach() {
 async fn a_later_stream_of_a_kvserve_ends_the_earlier_one() {
     let world = World::new().await;
     let mut old = Kvserve::attach(&world, "a").await;
+    // A stream is registered some time after it is open: the first must not be the later one.
+    old.assigned("an assignment", |_| true).await;
     let mut new = Kvserve::attach(&world, "a").await;
     new.assigned("an assignment", |_| true).await;
     let end = async {

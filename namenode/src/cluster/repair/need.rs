@@ -9,6 +9,7 @@ use proto::BlockId;
 use super::super::Cluster;
 use super::super::block::BlockTruth;
 use super::super::datanodes::{Liveness, NodeIndex};
+use super::super::service::Service;
 use super::is_mark;
 use super::queue::Danger;
 
@@ -41,10 +42,11 @@ impl Cluster {
         for node in self.replicas.good_holders(id) {
             let known = self.datanodes.get(node);
             let is_dead = known.liveness == Liveness::Dead;
+            if is_dead && known.service != Service::InMaintenance {
+                continue;
+            }
             if known.service.is_maintenance() {
                 stand.maintained.push(node);
-            } else if is_dead {
-                continue;
             } else if known.service.is_leaving() {
                 stand.leaving.push(node);
             } else {

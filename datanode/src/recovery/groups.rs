@@ -102,6 +102,17 @@ struct Span {
 
 type Choice = Option<(u64, Vec<UnitFound>)>;
 
+/// Which parity of a short row may take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parity {
+    /// None, nor that of whole rows.
+    None,
+    /// Of units that are finished.
+    Finished,
+    /// Of units that are just as long as they must be.
+    AsLong,
+}
+
 impl<'a> Candidates<'a> {
     fn new(findings: &'a Findings) -> Self {
         let units = findings.layout.units();
@@ -129,7 +140,9 @@ impl<'a> Candidates<'a> {
         if told == 0 || !self.finished().all(agreed) {
             return None;
         }
-        self.settle(told, true)
+        // Who takes a new stamp at a group's end tells its length, too, and may die before a unit is finished. A prefix
+        // of parity that only looks whole would need a group that went on behind what was told: a last resort.
+        self.settle(told, Parity::Finished).or_else(|| self.settle(told, Parity::AsLong))
     }
 
     fn as_finished(&self) -> Choice {
@@ -141,12 +154,12 @@ impl<'a> Candidates<'a> {
             let spans = of_stamp.map(|f| span(&self.layout, f.unit, f.length));
             let agreed = spans.fold(ALL, Span::and);
             if agreed.least == agreed.most {
-                return self.settle(agreed.least, true);
+                return self.settle(agreed.least, Parity::Finished);
             }
             // A unit that nobody has was empty, if it was not lost: then parity speaks of more bytes than are left.
             let absent = self.findings.absent.iter().filter(|&&u| u < self.layout.data_units);
             let agreed = absent.map(|&unit| span(&self.layout, unit, 0)).fold(agreed, Span::and);
-            (agreed.least == agreed.most).then(|| self.settle(agreed.least, false)).flatten()
+            (agreed.least == agreed.most).then(|| self.settle(agreed.least, Parity::None)).flatten()
         })
     }
 
@@ -160,7 +173,7 @@ impl<'a> Candidates<'a> {
         let is_last_cell = |found: &&UnitFound| found.unit == self.layout.data_units - 1;
         let last_cells = self.best.iter().find(is_last_cell).map_or(0, |last| last.length / cell);
         let full = begun_before.max(last_cells);
-        self.settle(reached.min(full) * self.layout.stripe_bytes(), true)
+        self.settle(reached.min(full) * self.layout.stripe_bytes(), Parity::Finished)
     }
 
     fn first_cells(&self) -> Choice {
@@ -173,11 +186,11 @@ impl<'a> Candidates<'a> {
                 break;
             }
         }
-        self.settle(length, false)
+        self.settle(length, Parity::None)
     }
 
     /// The units that have what they need of a group of this length, if that is enough of them.
-    fn settle(&self, length: u64, with_parity: bool) -> Choice {
+    fn settle(&self, length: u64, parity: Parity) -> Choice {
         if length == 0 {
             return None;
         }
@@ -190,8 +203,10 @@ impl<'a> Candidates<'a> {
                 let needed = self.layout.unit_length(length, found.unit);
                 let reaches = needed > 0 && found.length >= needed;
                 // The parity of the last row, if that is short, is that of the group's end.
-                let fits = in_rows || (is_finished(found) && found.length == needed);
-                reaches && (found.unit < data_units || (with_parity && fits))
+                let whole =
+                    found.length == needed && (is_finished(found) || parity == Parity::AsLong);
+                let fits = parity != Parity::None && (in_rows || whole);
+                reaches && (found.unit < data_units || fits)
             })
             .copied()
             .collect();

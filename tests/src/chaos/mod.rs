@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Config, Fs};
+use proto::erasure::Policy;
 
 use crate::cluster::{Cluster, Options as ClusterOptions};
 use crate::seed::Seed;
@@ -70,6 +71,7 @@ pub async fn run(options: &Options) -> Report {
             model: Arc::clone(&model),
             report: Arc::clone(&report),
             stop: Arc::clone(&stop),
+            coded: coded(number, options.datanodes),
         };
         if number < options.writers {
             work.spawn(worker.write());
@@ -97,6 +99,15 @@ const NAMENODE: &str = "heartbeat_interval_ms = 200\ndatanode_suspect_after_ms =
                         datanode_dead_after_ms = 3000\nrepair_grace_ms = 500\n\
                         repair_copies_per_datanode_max = 8\nblock_recovery_timeout_ms = 5000\n";
 const DATANODE: &str = "";
+
+/// Every other writer writes striped files, if there are nodes for their units.
+fn coded(writer: usize, datanodes: usize) -> Option<Policy> {
+    let named = |name| Policy::by_name(name).expect("HDFS has it");
+    let fits = |policy: &Policy| datanodes >= usize::from(policy.units());
+    let (small, large) = (named("RS-3-2-1024k"), named("RS-6-3-1024k"));
+    let wished = if writer % 4 == 3 && fits(&large) { large } else { small };
+    (writer % 2 == 1 && fits(&wished)).then_some(wished)
+}
 
 async fn client(cluster: &Cluster) -> Fs {
     cluster.fs_with(Config { block_bytes: 256 << 10, ..Config::default() }).await

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::{CreateOptions, Fs, Recursion, RenameMode};
 use proto::FsPath;
+use proto::erasure::Policy;
 
 use super::model::{Model, Outcome, difference, read_range};
 use super::report::Report;
@@ -18,6 +19,10 @@ const FILES_MAX: usize = 24;
 const BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a file that was appended to, at most.
 const GROWN_MAX: usize = 4 << 20;
+/// How many times as long the files of a writer of striped files are: a few cells, so that rows are short and whole.
+const STRIPED_FACTOR: u64 = 6;
+/// Bytes of a unit of a block group, at most: two rows.
+const UNIT_BYTES: u64 = 2 << 20;
 
 pub(super) struct Worker {
     pub number: usize,
@@ -26,6 +31,8 @@ pub(super) struct Worker {
     pub model: Arc<Model>,
     pub report: Arc<Report>,
     pub stop: Arc<AtomicBool>,
+    /// How this writer's files are coded; `None`: replicated.
+    pub coded: Option<Policy>,
 }
 
 fn parsed(path: &str) -> FsPath {
@@ -72,25 +79,38 @@ impl Worker {
         }
     }
 
+    fn factor(&self) -> u64 {
+        if self.coded.is_some() { STRIPED_FACTOR } else { 1 }
+    }
+
+    fn verb(&self, replicated: &'static str, striped: &'static str) -> &'static str {
+        if self.coded.is_some() { striped } else { replicated }
+    }
+
     async fn create(&mut self, path: &str) {
-        let length = self.seed.below(BYTES_MAX) as usize;
+        let length = self.seed.below(BYTES_MAX * self.factor()) as usize;
         let content = Bytes::from(self.seed.bytes(length));
         let old = self.model.get(path);
         self.model.begin(path);
         let mut durable = 0;
         let mut created = false;
         let written = async {
-            let options = CreateOptions { overwrite: true, ..CreateOptions::default() };
+            let options = CreateOptions {
+                overwrite: true,
+                block_bytes: self.coded.map_or(0, |_| UNIT_BYTES),
+                erasure_policy: self.coded.map(|policy| policy.id.into()),
+                ..CreateOptions::default()
+            };
             let mut file = self.fs.create(&parsed(path), options).await?;
             created = true;
             fill(&mut file, &content, &mut self.seed, &mut durable).await?;
             file.close().await
         };
         if written.await.is_ok() {
-            self.report.acknowledged("create");
+            self.report.acknowledged(self.verb("create", "create striped"));
             return self.model.settle(path, Some(content));
         }
-        self.report.failed("create");
+        self.report.failed(self.verb("create", "create striped"));
         let before = old.map_or(Outcome::Missing, Outcome::Exactly);
         let after = Outcome::Prefix { of: content, at_least: durable };
         let outcomes = if created { vec![after] } else { vec![before, after] };
@@ -99,10 +119,10 @@ impl Worker {
 
     async fn append(&mut self, path: &str) {
         let old = self.model.get(path).expect("it exists");
-        if old.len() > GROWN_MAX {
+        if old.len() > GROWN_MAX * self.factor() as usize {
             return self.delete(path).await;
         }
-        let length = self.seed.below(BYTES_MAX / 4) as usize;
+        let length = self.seed.below(BYTES_MAX / 4 * self.factor()) as usize;
         let tail = Bytes::from(self.seed.bytes(length));
         let whole = Bytes::from([&old[..], &tail[..]].concat());
         self.model.begin(path);
@@ -113,10 +133,10 @@ impl Worker {
             file.close().await
         };
         if written.await.is_ok() {
-            self.report.acknowledged("append");
+            self.report.acknowledged(self.verb("append", "append striped"));
             return self.model.settle(path, Some(whole));
         }
-        self.report.failed("append");
+        self.report.failed(self.verb("append", "append striped"));
         let outcome = Outcome::Prefix { of: whole, at_least: old.len() + durable };
         self.model.resolve(&self.fs, &parsed(path), &[outcome], &self.report).await;
     }

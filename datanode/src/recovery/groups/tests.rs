@@ -252,6 +252,19 @@ fn what_was_told_is_never_given_up() {
 }
 
 #[test]
+fn a_group_whose_length_was_told_with_its_last_stamp_is_settled_with_units_that_were_not_finished()
+{
+    let w = WaitingRecovery;
+    // One short cell: the only unit that is left is parity, which is the cell itself coded.
+    assert_eq!(chosen(3, &[], &[(4, w, 3)]), (3, vec![4]));
+    assert_eq!(chosen(6, &[], &[(3, w, 4), (4, w, 4)]), (6, vec![3, 4]));
+    // It is not as long as it must be.
+    let findings = |found| Findings { layout: RS, stamp: NOW, told: 3, found, absent: vec![] };
+    let error = choose_group(&findings(of(&[(4, w, 2)]))).unwrap_err();
+    assert_eq!(error.code, Code::BlockMissing);
+}
+
+#[test]
 fn of_two_replicas_of_a_unit_the_newer_generation_counts() {
     let mut found =
         of(&[(0, Finalized, 3), (0, Finalized, 4), (1, Finalized, 4), (2, Finalized, 4)]);

@@ -261,10 +261,7 @@ impl SafeDb {
             .cache_capacity(cache_bytes)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
-        // sled may panic on a damaged folder.
-        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| Error::new(Code::Corrupt, format!("{}: sled panicked", folder.display())))?
-            .map_err(|error| damaged(&folder, &error))?;
+        let db = open_unlocked(&folder, &config)?;
         let sync = || -> std::io::Result<File> {
             File::open(folder.join("conf"))?.sync_all()?;
             File::open(&folder)?.sync_all()?;
@@ -346,6 +343,33 @@ impl SafeDb {
     fn flush(&self) -> Result<()> {
         self.db.flush().map_err(|error| damaged(Path::new("index"), &error))?;
         self.file.sync_data().map_err(|error| Error::new(Code::Io, format!("sync index: {error}")))
+    }
+}
+
+/// How long, and how often, an open waits for sled's lock: 10 seconds in all.
+const LOCK_WAIT: std::time::Duration = std::time::Duration::from_millis(5);
+const LOCK_WAITS_MAX: u32 = 2_000;
+
+/// Opens sled once its lock is free: sled's own threads keep it for a moment after the last handle is gone. Nobody else
+/// opens it, as the volume is locked.
+#[allow(clippy::disallowed_methods, reason = "opening is a shell: it waits for other threads")]
+fn open_unlocked(folder: &Path, config: &sled::Config) -> Result<sled::Db> {
+    let mut waits = 0;
+    loop {
+        // sled may panic on a damaged folder.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| {
+            Error::new(Code::Corrupt, format!("{}: sled panicked", folder.display()))
+        })?;
+        match opened {
+            Err(error)
+                if waits < LOCK_WAITS_MAX
+                    && error.to_string().contains("could not acquire lock") =>
+            {
+                waits += 1;
+                std::thread::sleep(LOCK_WAIT);
+            }
+            opened => return opened.map_err(|error| damaged(folder, &error)),
+        }
     }
 }
 
